@@ -23,7 +23,9 @@ from .printing import finish, print_json, print_result, print_text, say
 @options.reads_data
 def export(
     data: options.Data,
-    out: Annotated[Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.")],
+    out: Annotated[
+        Path, typer.Argument(help="X.npz, X.parquet, or a folder for gap_<Backbone>.h5.", metavar="OUT")
+    ],
     layout: Annotated[
         str | None,
         typer.Option("--format", help="npz, parquet or gap; default by the name of OUT.", show_default=False),
@@ -73,7 +75,9 @@ def export(
 @options.reads_data
 def import_(
     data: options.Data,
-    file: Annotated[Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.")],
+    file: Annotated[
+        Path, typer.Argument(help="Features of another program: .npz, .h5, .parquet or .csv.", metavar="FILE")
+    ],
     name: Annotated[str, typer.Option(help="What the backbone shall be called.")],
     features: Annotated[
         str | None,
@@ -196,7 +200,9 @@ def gc(
     data: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="All data sets still wanted; without any, no image's vectors go.", show_default=False
+            help="All data sets still wanted; without any, no image's vectors go.",
+            metavar="DATA",
+            show_default=False,
         ),
     ] = None,
     dry_run: DryRun = False,

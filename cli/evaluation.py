@@ -252,7 +252,7 @@ def plan(
     if json:
         print_json(result.to_json())
     else:
-        print_text(plan_text(result, out))
+        print_screen(plan_text(result, out))
 
 
 @options.reads_data
@@ -401,10 +401,13 @@ SHOWN = 15
 
 @options.reads_data
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+        typer.Argument(
+            help="Images, folders of images, CSV files with a column path, or quoted patterns.",
+            metavar="IMAGE",
+        ),
     ],
     weights: Annotated[
         list[str] | None,
@@ -474,10 +477,13 @@ def predict(
 
 @options.reads_data
 def explain(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, CSV files with a column path, or quoted patterns."),
+        typer.Argument(
+            help="Images, folders of images, CSV files with a column path, or quoted patterns.",
+            metavar="IMAGE",
+        ),
     ],
     class_name: Annotated[
         str | None,
@@ -523,15 +529,18 @@ def explain(
     networks = ", ".join(prepared.weights)
     say("explain", f"{len(prepared.images.records)} images; loading {networks}", json=json)
     result = explain_prepared(prepared, class_name=class_name, out=out)
-    print_result(result, explanations_text, json=json)
+    print_result(result, lambda found: explanations_text(found, columns()), json=json)
     if result.explanations:
         print_text(f"Maps written to {out}.", err=True)
     finish(result.bad)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.")],
-    out: Annotated[Path, typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` left.", metavar="RUN")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="X.keras, X.onnx, or X.zip for a sealed bundle with its card.", metavar="OUT"),
+    ],
     weights: options.RunWeights = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     json: options.Json = False,
@@ -553,7 +562,9 @@ def export(
 
 @options.reads_data
 def pack(
-    run: Annotated[Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder that `featstore fuse` or `compare` left.", metavar="RUN")
+    ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="The pack, X.zip.", metavar="PACK.zip")],
     licence: Annotated[

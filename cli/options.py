@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), .npz or .h5."
+        help="Folder (class/… or split/class/…), CSV or Parquet (path,label[,group][,split][,site]), .npz or .h5.",
+        metavar="DATA",
     ),
 ]
 Columns = Annotated[
@@ -304,8 +305,25 @@ WIDEST = 26
 """Columns that the names of options take at most."""
 
 
+VALUES = {
+    "<str>": "TEXT",
+    "<int>": "N",
+    "<float>": "X",
+    "<path>": "PATH",
+    "<int range>": "N",
+    "<float range>": "X",
+}
+KINDS_OF_VALUES = re.compile("|".join(map(re.escape, VALUES)))
+"""What typer calls the values of options, and what people call them."""
+
+
 class GroupedCommand(TyperCommand):
-    """A command whose help has its options under headings, the most used first."""
+    """A command whose help has its options under headings, the most used first; names are those of the docs."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """``[OPTIONS]`` and the arguments, as the docs write them, whatever typer makes of them."""
+        arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *(_written(one) if one.required else f"[{_written(one)}]" for one in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then options, each in one column of names and one of what they do."""
@@ -317,14 +335,23 @@ class GroupedCommand(TyperCommand):
         for parameter in sorted(rows, key=_place) if is_long else rows:
             heading = (_heading(parameter) or MORE) if is_long else "Options"
             is_option = parameter.param_type_name == "option"
-            sections[heading if is_option else "Arguments"].append(rows[parameter])
+            name, what = rows[parameter]
+            shown = (
+                KINDS_OF_VALUES.sub(lambda kind: VALUES[kind[0]], name) if is_option else _written(parameter)
+            )
+            sections[heading if is_option else "Arguments"].append((shown, what))
         if len(sections.get(MORE, [])) == 1:  # --help
             sections["Output"] += sections.pop(MORE)
-        width = min(WIDEST, max(len(name) for name, _ in rows.values()))
+        width = min(WIDEST, max(len(name) for records in sections.values() for name, _ in records))
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl([(name.ljust(width), what) for name, what in records], WIDEST)
+
+
+def _written(argument: Any) -> str:
+    """An argument as the docs write it: ``DATA``, or ``IMAGE...`` of which there may be several."""
+    return f"{argument.metavar or argument.name.upper()}{'...' if argument.nargs != 1 else ''}"
 
 
 def _heading(parameter: Any) -> str | None:
@@ -482,10 +509,14 @@ _READING: dict[str, tuple[Any, Any]] = {
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """``A,B`` as a list; commas in brackets, as in ``A=a.onnx[mean=0,std=1],B``, part nothing."""
+    """``A,B`` as a list; commas in brackets and in the path of a file, ``A=x,y.onnx[std=1],B``, part nothing."""
     if text is None:
         return None
-    return [name for part in re.split(r",(?![^\[\]]*\])", text) if (name := part.strip())]
+    return [name for found in _NAME.finditer(text) if (name := found[0].strip())]
+
+
+_NAME = re.compile(r"\s*[\w-]+=[^=\[\]]*?\.onnx(?:\[[^\]]*\])?(?=\s*(?:,|$))|(?:\[[^\]]*\]|[^,])+")
+"""A file of one's own, ``NAME=FILE.onnx[SETTINGS]``, or whatever stands between two commas."""
 
 
 def parse_codes(entries: list[str] | None) -> list[str]:

@@ -18,9 +18,7 @@ NOT_READY = 1
 
 @options.reads_data
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders of extract, fuse and compare.", metavar="RUN...")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of extract, fuse and compare.", metavar="RUN")],
     out: Annotated[
         Path | None, typer.Option(help="The file; default report.html in the first RUN.", metavar="FILE")
     ] = None,

@@ -155,6 +155,17 @@ class BackboneError(FeatstoreError, RuntimeError):
 class NonFiniteFeaturesError(FeatstoreError, ArithmeticError):
     """NaN or infinity came out of a backbone; the shard is refused."""
 
+    rows: tuple[int, ...] = ()
+    """Which rows of the batch, where that is known."""
+
+    @classmethod
+    def of_rows(cls, name: str, rows: Iterable[int], images: int, remedy: str) -> NonFiniteFeaturesError:
+        """Say of how many images of a batch a network gave no numbers: rows from `images` on are padding."""
+        real = tuple(row for row in rows if row < images)
+        error = cls(f"{name} gave NaN or infinity for {len(real)} of {images} images.", remedy)
+        error.rows = real
+        return error
+
 
 class OutOfMemoryError(FeatstoreError, RuntimeError):
     """A batch that does not fit into the memory of the device; half of it may."""

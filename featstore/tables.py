@@ -44,18 +44,23 @@ def wrapped(text: str, width: int) -> str:
         line
         if len(line) <= width or _is_kept(line)
         else fill(
-            line,
+            COMMAND_IN_SENTENCE.sub(lambda found: found[0].replace(" ", NO_BREAK), line),
             width,
             subsequent_indent=_indent(line) + "    ",
             break_on_hyphens=False,
             break_long_words=False,
-        )
+        ).replace(NO_BREAK, " ")
         for line in text.split("\n")
     )
 
 
+COMMAND = re.compile(r"\s*(?:[\w ]+: )?featstore ")
+"""How a line begins that is a command to be copied, such as ``Next: featstore extract DATA``."""
+COMMAND_IN_SENTENCE, NO_BREAK = re.compile(r"`featstore [^`]+`"), "\N{NO-BREAK SPACE}"
+
+
 def _is_kept(line: str) -> bool:
-    return "  " in line.strip() or "featstore " in line
+    return "  " in line.strip() or COMMAND.match(line) is not None
 
 
 def _indent(line: str) -> str:
@@ -98,8 +103,9 @@ def printable(text: str) -> str:
 
 
 def counts(classes: Mapping[str, int]) -> str:
-    """Classes with their numbers: ``covid 349, normal 397``."""
-    return ", ".join(f"{printable(name)} {count}" for name, count in classes.items())
+    """Classes with their numbers: ``covid 349, normal 397``, or ``0: 349, 1: 397`` where a name ends in a digit."""
+    mark = ":" if any(name[-1:].isdigit() for name in classes) else ""
+    return ", ".join(f"{printable(name)}{mark} {count}" for name, count in classes.items())
 
 
 def printable_lines(text: str) -> str:

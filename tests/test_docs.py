@@ -97,13 +97,27 @@ def test_a_long_help_has_its_options_under_headings_each_once(columns, monkeypat
         options = [one for one in context.command.get_params(context) if one.param_type_name == "option"]
         own = [next(flag for flag in one.opts if flag.startswith("--")) for one in options]
         assert sorted(listed) == sorted(own), name
-        arguments = [one.get_help_record(context)[0] for one in context.command.params[:2]]
-        places = [text.index(f"\n  {name} ") for name in arguments if not name.startswith("-")]
+        arguments = [one for one in context.command.params[:2] if one.param_type_name == "argument"]
+        written = [f"{one.metavar}{'...' * (one.nargs != 1)}" for one in arguments]
+        places = [text.index(f"\n  {name} ") for name in written]
         assert places == sorted(places), name
         if "Options" not in shown:
             long.add(name)
             assert shown[-1] in {"More", "Output"}, name
     assert long >= {"extract", "fuse", "plan", "compare", "predict", "report", "paper", "finetune", "check"}
+
+
+def test_a_help_names_arguments_and_values_as_the_docs_do():
+    for name, context in helps_in(78):
+        usage, _, rest = context.get_help().partition("\n")
+        arguments = [one for one in context.command.params if one.param_type_name == "argument"]
+        written = [f"{one.metavar}{'...' * (one.nargs != 1)}" for one in arguments]
+        assert all(re.match(r"[A-Z]", one) for one in written), name
+        shown = [
+            one if argument.required else f"[{one}]" for one, argument in zip(written, arguments, strict=True)
+        ]
+        assert usage == " ".join([f"Usage: featstore {name} [OPTIONS]", *shown])
+        assert not re.search(r"<(str|int|float|path|list)\b|\{\w+\}", rest), name
 
 
 def test_the_pages_say_what_a_terminal_of_80_columns_shows(monkeypatch):

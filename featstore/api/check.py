@@ -93,7 +93,7 @@ def check(
     (16, 16, True)
     >>> for finding in audit.findings:
     ...     print(finding.code, finding.message)
-    FS102 1 pair of pictures under different patients (groups) look the same: 2 images (copy).
+    FS102 1 pair of pictures under different patients (groups) looks the same: 2 images (copy).
     """
     with progress_bars(wanted=progress):
         manifest = scan(data, **options)
@@ -112,12 +112,20 @@ def check(
     return Check(
         images=len(manifest.records) + len(manifest.unreadable),
         groups=len({record.group for record in manifest.records}),
+        has_groups=manifest.has_groups,
         classes=manifest.count_by_class(),
+        splits=_splits(manifest),
         no_error_found=not any(finding.severity == "error" for finding in findings),
         findings=findings,
         bad=tuple(sorted(bad + [(str(q.path), q.reason, q.detail) for q in manifest.unreadable])),
         shortcuts=shortcuts,
     )
+
+
+def _splits(manifest: Manifest) -> dict[str, int]:
+    """Images of each split, and of none, of a data set that has any."""
+    counts = manifest.count_by_split()
+    return {} if set(counts) <= {None} else {name or "none": count for name, count in counts.items()}
 
 
 def _unreadable(manifest: Manifest, facts: FactTable) -> tuple[Finding, ...]:

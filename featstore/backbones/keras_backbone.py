@@ -464,11 +464,9 @@ def require_finite_features(
     NonFiniteFeaturesError
         If a feature is NaN or infinite.
     """
-    bad = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist()
     if bad:
-        raise NonFiniteFeaturesError(
-            f"{spec.name} gave NaN or infinity for {bad} of {len(features)} images.", remedy
-        )
+        raise NonFiniteFeaturesError.of_rows(spec.name, bad, len(features), remedy)
     return features
 
 

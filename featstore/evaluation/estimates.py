@@ -630,7 +630,7 @@ def out_of_fold(
 def patients_out_of_fold(
     patients: Patients, scored_candidates: Sequence[CandidateScores], splits: Sequence[Split]
 ) -> Iterator[list[Any]]:
-    """A line per candidate, fold and patient, the header first; splits are over patients."""
+    """A line per candidate, fold and patient, the header first; splits are over images."""
     yield ["contestant", "fold", *PATIENT, "predicted", *(f"p({name})" for name in patients.classes)]
     for s in scored_candidates:
         for fold, ((_, test), proba, answers) in enumerate(zip(splits, s.proba, s.decisions, strict=True)):
@@ -644,7 +644,7 @@ def patients_held_out(
     proba: Mapping[str, NDArray[np.float64]],
     decisions: Mapping[str, NDArray[np.intp]],
 ) -> Iterator[list[Any]]:
-    """A line per evaluated split and patient, the header first; rows of splits are those of patients."""
+    """A line per evaluated split and patient, the header first; rows of splits are those of images."""
     yield ["split", *PATIENT, "predicted", *(f"p({name})" for name in patients.classes)]
     for name, values in proba.items():
         for line in _patient_lines(patients, splits[name], values, decisions[name]):
@@ -653,12 +653,13 @@ def patients_held_out(
 
 def _patient_lines(
     patients: Patients,
-    rows: NDArray[np.intp],
+    tested: NDArray[np.intp],
     proba: NDArray[np.float64],
     answers: NDArray[np.intp],
 ) -> Iterator[list[Any]]:
-    images = np.bincount(patients.number)
-    for row, p, answer in zip(rows, proba, answers, strict=True):
+    """How many of the tested images are whose, and what the patient was answered."""
+    images = np.bincount(patients.number[tested])
+    for row, p, answer in zip(patients.rows(tested), proba, answers, strict=True):
         who = [str(patients.groups[row]), int(images[row]), patients.classes[patients.y[row]]]
         yield [*who, patients.classes[answer], *map(float, p)]
 
@@ -693,12 +694,15 @@ def _lines(
     answers: NDArray[np.intp],
     data: str | Path | Manifest,
 ) -> Iterator[list[Any]]:
-    """Which image, its path relative to the data set, the class answered and the probabilities."""
+    """Which image, its path relative to the data set, its patient as scored, the class answered, the probabilities.
+
+    Patients who share a picture were merged: all files of a run call them by the same name.
+    """
     root = _root(data)
     for row, p, answer in zip(rows, proba, answers, strict=True):
         record = matrix.records[row]
         path = record.path.relative_to(root) if record.path.is_relative_to(root) else record.path
-        image = [record.id, str(path), record.frame, record.group, record.label]
+        image = [record.id, str(path), record.frame, str(matrix.groups[row]), record.label]
         yield [*image, matrix.classes[answer], *map(float, p)]
 
 

@@ -195,7 +195,8 @@ def _pairs_found(records: Sequence[ImageRecord], pairs: Sequence[CopyPair]) -> t
     ways = sorted({copy.how for copy in pairs})
     across = f", {straddling} of them across splits" if straddling else ""
     message = (
-        f"{counted(len(pairs), 'pair')} of pictures under different patients (groups) look the same{across}:"
+        f"{counted(len(pairs), 'pair')} of pictures under different patients (groups)"
+        f" look{'s' if len(pairs) == 1 else ''} the same{across}:"
         f" {len(images)} images ({', '.join(ways)})."
     )
     examples = tuple(

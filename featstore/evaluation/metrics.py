@@ -395,7 +395,7 @@ _ROWS = (
     Metric(
         "average_precision",
         "avg precision",
-        "mean share of true alarms along the list from most to least suspicious",
+        "area under the precision-recall curve, as the mean precision at each positive image",
         "ranking",
         _average_precision,
         rests_on="ranking",
@@ -404,7 +404,7 @@ _ROWS = (
         Metric(
             f"sensitivity_at_specificity_{100 * at:.0f}",
             f"sens. at spec. .{100 * at:.0f}",
-            f"positives found when at most {100 - 100 * at:.0f} % of the others are called positive",
+            f"sensitivity at the threshold whose specificity is at least {100 * at:.0f} %",
             "ranking",
             partial(_sensitivity_at, at),
             rests_on="mark",
@@ -415,7 +415,7 @@ _ROWS = (
         Metric(
             f"specificity_at_sensitivity_{100 * at:.0f}",
             f"spec. at sens. .{100 * at:.0f}",
-            f"others left alone when {100 * at:.0f} % of the positives must be found",
+            f"specificity at the threshold whose sensitivity is at least {100 * at:.0f} %",
             "ranking",
             partial(_specificity_at, at),
             rests_on="mark",
@@ -423,12 +423,18 @@ _ROWS = (
         for at in SPECIFICITIES
     ),
     Metric(
-        "accuracy", "accuracy", "right answers", "decision", _accuracy, of_all_classes=True, rests_on="images"
+        "accuracy",
+        "accuracy",
+        "share classified correctly",
+        "decision",
+        _accuracy,
+        of_all_classes=True,
+        rests_on="images",
     ),
     Metric(
         "balanced_accuracy",
         "balanced acc.",
-        "mean over the classes of the share found",
+        "mean over the classes of the share classified correctly",
         "decision",
         _balanced_accuracy,
         of_all_classes=True,
@@ -438,7 +444,7 @@ _ROWS = (
     Metric(
         "sensitivity",
         "sensitivity",
-        "positives that were found",
+        "true positives among all positives",
         "decision",
         _sensitivity,
         rests_on="positives",
@@ -447,7 +453,7 @@ _ROWS = (
     Metric(
         "specificity",
         "specificity",
-        "others that were left alone",
+        "true negatives among all negatives",
         "decision",
         _specificity,
         rests_on="negatives",
@@ -456,7 +462,7 @@ _ROWS = (
     Metric(
         "ppv",
         "PPV",
-        "images called positive that are, at the prevalence that the class has in these images",
+        "true positives among all called positive, at the prevalence among those scored",
         "decision",
         _ppv,
         rests_on="called",
@@ -466,7 +472,7 @@ _ROWS = (
     Metric(
         "npv",
         "NPV",
-        "images called negative that are, at the prevalence that the class has in these images",
+        "true negatives among all called negative, at the prevalence among those scored",
         "decision",
         _npv,
         rests_on="cleared",
@@ -476,7 +482,7 @@ _ROWS = (
     Metric(
         "f1",
         "F1",
-        "harmonic mean of sensitivity and precision",
+        "harmonic mean of sensitivity and PPV",
         "decision",
         _f1,
         rests_on="overlap",

@@ -18,7 +18,7 @@ import numpy as np
 
 from featstore import processes
 from featstore.backbones.engines import AUTO, choose_engine
-from featstore.errors import BadImageError, UsageError
+from featstore.errors import BadImageError, NonFiniteFeaturesError, UsageError
 from featstore.extraction.networks import BackoffBackbone, Networks
 from featstore.extraction.plan import ImageBlock, Plan, Step, image_blocks, plan
 from featstore.images import reading
@@ -262,7 +262,14 @@ class _Pass:
         self._ids.extend(batch.ids)
         for at, key in enumerate(batch.keys):
             backbone = self._backbones[key.backbone]
-            features = backbone.fetch(found[at]) if found else backbone.embed(batch.pixels)
+            try:
+                features = backbone.fetch(found[at]) if found else backbone.embed(batch.pixels)
+            except NonFiniteFeaturesError as error:
+                if not error.rows:
+                    raise
+                raise NonFiniteFeaturesError.of_rows(
+                    key.backbone.name, error.rows, len(batch.ids), error.remedy
+                ) from error
             self._pending[key].append(features[: len(batch.ids)])
             seconds, self._last = perf_counter() - self._last, perf_counter()
             self.stats.add_batch(key.backbone, len(batch.ids), seconds)
@@ -319,7 +326,7 @@ class Batch:
     keys
         Feature keys to compute from these pixels.
     ids
-        Image ids of the real rows; the rest of `pixels` is padding.
+        Image ids of the real rows; the rest of `pixels` is padding, the last of them again.
     pixels
         ``(batch_size, side, side, 3)`` float32, RGB, 0..255; a `jax.Array` where its backbones compute on a device.
     is_last
@@ -457,6 +464,9 @@ def _step_batches(
         views = pool.map(lambda i: view_pixels(images[i][step.input_size], step.view, i), part)
         for row, seen in enumerate(views):
             pixels[row] = seen
+        pixels[len(part) :] = pixels[
+            len(part) - 1
+        ]  # what no network has to fear more than the images themselves
         yield Batch(step.keys, part, pixels, is_last=start + batch_size >= len(ids))
 
 

@@ -593,6 +593,7 @@ class DeviceImages:
         stack = np.zeros((self.batch_size, side, side, CHANNELS), np.float32)
         for row, image in enumerate(images):
             stack[row] = image
+        stack[len(images) :] = stack[len(images) - 1]
         return jax.device_put(stack)
 
     def seen(
@@ -607,7 +608,7 @@ class DeviceImages:
         Parameters
         ----------
         rows
-            Places of at most `batch_size` pictures; the rest of the result is padding.
+            Places of one picture or more, at most `batch_size`; the rest of the result is the last of them again.
         transforms
             One for each of `rows`; none for the pictures as they are.
         fill, cval
@@ -620,13 +621,13 @@ class DeviceImages:
             transform alone, and not on whether others in the upload have colours.
         """
         side = self.pixels.shape[1]
-        index = np.zeros(self.batch_size, np.int32)
+        index = np.full(self.batch_size, rows[-1], np.int32)
         index[: len(rows)] = rows
         if not transforms:
             return _taken()(self.pixels, index)
         where = reads(transforms, side, side)
         padding = self.batch_size - len(rows)
-        where = Reads(*(np.pad(part, ((0, padding), (0, 0), (0, 0))) for part in where))
+        where = Reads(*(np.pad(part, ((0, padding), (0, 0), (0, 0)), mode="edge") for part in where))
         return _warped(fill)(self.pixels, index, where, np.float32(cval))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from featstore.phantom.anatomy import Chest, Findings, cloud, density, draw_ches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from featstore.phantom.anatomy import Field
     from featstore.types import Pixels
@@ -105,6 +107,42 @@ def make_phantoms(
     manifest = Path(folder, "manifest.csv")
     _write(manifest, _table(rows))
     return manifest
+
+
+VISIBLE = 8
+"""Grey levels by which opacities change what is called a lesion."""
+
+
+def lesion_masks(
+    *, patients: int = 48, slices: int = 4, size: int = 256, seed: int = 0
+) -> dict[str, NDArray[np.bool_]]:
+    """Which pixels of the slices of a data set show a lesion: those that differ from the slice without opacities.
+
+    Parameters
+    ----------
+    patients, slices, size, seed
+        Those of `make_phantoms`.
+
+    Returns
+    -------
+    By path below the folder, ``(size, size)``; slices of class ``covid`` alone.
+    """
+    _check(patients, slices, size, seed)
+    masks = {}
+    for number, (label, site, severity) in enumerate(_assignments(patients, seed)):
+        if label != "covid":
+            continue
+        patient = draw_patient(label, severity, np.random.default_rng([seed, number]))
+        healthy = replace(patient, findings=replace(patient.findings, opacities=()))
+        for index, z in enumerate(_levels(slices, np.random.default_rng([seed, number, 0]))):
+            with_them, without = (
+                render(who, z, size, SCANNERS[site], np.random.default_rng([seed, number, 1 + index])).astype(
+                    int
+                )
+                for who in (patient, healthy)
+            )
+            masks[f"{label}/p{number:03d}-s{index}.png"] = np.abs(with_them - without) > VISIBLE
+    return masks
 
 
 def phantom_slice(

@@ -653,6 +653,19 @@ def findings_brief(found: Sequence[Finding]) -> str:
     return "\n".join([*lines, WHERE]) if lines else ""
 
 
+def findings_codes(found: Sequence[Finding]) -> str:
+    """Findings by their codes and names alone, the gravest first, and how to read them."""
+    open_ones = [finding for finding in ordered(found) if not finding.accepted]
+    lines = []
+    for severity in ("error", "warning", "note"):
+        told = list(dict.fromkeys(finding.title for finding in open_ones if finding.severity == severity))
+        lines += (
+            [f"{severity.capitalize()}{'' if len(told) == 1 else 's'}: {', '.join(told)}."] if told else []
+        )
+    lines += _accepted(found)
+    return "\n".join([*lines, f"--details shows them whole; {WHERE}"]) if lines else ""
+
+
 def findings_sentences(found: Sequence[Finding]) -> tuple[str, ...]:
     """Sentences for a report and a model card: errors and warnings, accepted ones too, without any path."""
     return tuple(

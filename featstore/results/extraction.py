@@ -415,6 +415,10 @@ class Check(Result, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    has_groups
+        Whether patients are given; without them each image is a group.
+    splits
+        Images of each split of the data set, and of none; empty where it has no splits.
     no_error_found
         Whether no error was found, that is, nothing that would make every score false. Warnings may remain.
     findings
@@ -429,7 +433,9 @@ class Check(Result, frozen=True, kw_only=True):
 
     images: int
     groups: int
+    has_groups: bool = True
     classes: Mapping[str, int]
+    splits: Mapping[str, int] = {}
     no_error_found: bool
     findings: tuple[Finding, ...]
     bad: tuple[tuple[str, str, str], ...]

@@ -155,6 +155,28 @@ def test_settings_in_the_command_are_those_beside_the_file_and_each_network_has_
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("A=runs, old/x,y.onnx, B", ["A=runs, old/x,y.onnx", "B"]),
+        ("B,A=x,y.onnx[mean=0,std=1],C=z.onnx", ["B", "A=x,y.onnx[mean=0,std=1]", "C=z.onnx"]),
+        (" A=x.onnx ,B:conv4,, C", ["A=x.onnx", "B:conv4", "C"]),
+        ("A=nothing,B=x.onnx", ["A=nothing", "B=x.onnx"]),
+        ("a[b,c", ["a[b", "c"]),
+    ],
+)
+def test_a_comma_in_the_path_of_a_network_parts_nothing(text, names):
+    assert parse_names(text) == names
+
+
+def test_a_network_in_a_folder_with_a_comma_in_its_name_is_used(tmp_path):
+    (tmp_path / "Smith, 2024").mkdir()
+    file = write(tmp_path / "Smith, 2024" / "a.onnx", small(), SETTINGS)
+    assert catalog.named(parse_names(f"Mine={file},MobileNet")) == ["Mine", "MobileNet"]
+    assert catalog.network_file("Mine")[0] == file
+    assert embed("Mine", noise()).shape[0]
+
+
+@pytest.mark.parametrize(
     ("said", "cause", "remedy"),
     [
         ("size=224", "'size=224' is no setting", "input_size=224"),

@@ -3,7 +3,6 @@
 import csv
 import re
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -217,29 +216,11 @@ def test_a_head_that_learned_shuffled_labels_has_other_maps(world, run, explaine
     assert np.mean(likeness) < 0.5, f"correlation of the maps: {np.mean(likeness):.2f}"
 
 
-def lesions(patients=PATIENTS):
-    """Share of each pixel of the world's slices of the ill that is lesion: where they differ from one without."""
-    found = {}
-    for number, (label, site, severity) in enumerate(phantom._assignments(patients, 0)):
-        patient = phantom.draw_patient(label, severity, np.random.default_rng([0, number]))
-        healthy = replace(patient, findings=replace(patient.findings, opacities=()))
-        for index, z in enumerate(phantom._levels(SLICES, np.random.default_rng([0, number, 0]))):
-            ill, well = (
-                phantom.render(
-                    who, z, SIZE, phantom.SCANNERS[site], np.random.default_rng([0, number, 1 + index])
-                ).astype(float)
-                for who in (patient, healthy)
-            )
-            if label == "covid":
-                found[f"p{number:03d}-s{index}.png"] = np.abs(ill - well) > 8
-    return found
-
-
 def evidence_in_lesions(explained, patients=PATIENTS):
     """Share of the positive evidence of EfficientNetLite0 that lies in lesions, and their share of the area."""
     shares = []
-    for name, mask in lesions(patients).items():
-        positive = np.maximum(explained[name].maps["EfficientNetLite0"], 0)
+    for path, mask in phantom.lesion_masks(patients=patients, slices=SLICES, size=SIZE).items():
+        positive = np.maximum(explained[path.removeprefix("covid/")].maps["EfficientNetLite0"], 0)
         weight = add_maps([positive, np.zeros((SIZE, SIZE))])
         fine = np.kron(mask, np.ones((len(weight) // SIZE,) * 2))
         shares.append(((weight * fine).mean(), weight.mean(), fine.mean()))

@@ -121,3 +121,35 @@ def test_a_folder_of_another_format_is_refused_with_the_cure_of_that_format(tmp_
 @pytest.mark.parametrize(("count", "said"), [(1, "1 file is"), (2, "2 files are"), (0, "0 files are")])
 def test_counts_agree_with_their_verbs(count, said):
     assert counted(count, "file is", "files are") == said
+
+
+def split_folders(root, names=("0", "1")):
+    """Four images a class, three of them for training."""
+    for at, label in enumerate(names):
+        for i in range(4):
+            path = root / ("train" if i else "test") / label / f"{label}-{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((32, 32), 40 * i + at, np.uint8)).save(path)
+    return root
+
+
+def test_it_tells_the_splits_and_a_count_apart_from_a_class_that_is_a_number(tmp_path, phantoms):
+    told = check_text(check(split_folders(tmp_path / "data"))).splitlines()
+    assert told[1:3] == ["8 images, no patients given, classes: 0: 4, 1: 4.", "Splits: train 6, test 2."]
+    assert "classes: covid 20, normal 20." in check_text(check(phantoms))
+
+
+def test_it_speaks_of_patients_where_they_are_given_and_of_no_split_where_there_is_none(phantoms):
+    text = check_text(check(phantoms))
+    assert "\n40 images of 20 patients (groups), classes: covid 20, normal 20.\n" in text
+    assert "Splits:" not in text
+
+
+def test_no_name_that_only_a_library_knows_is_told_of_a_deep_image(tmp_path):
+    for label in ("ill", "well"):
+        path = tmp_path / "data" / label / "a.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), 900, np.uint16)).save(path)
+    text = check_text(check(tmp_path / "data"))
+    assert "needs_range (16-bit values of grey, with no declared range.)" in text
+    assert "I;16" not in text

@@ -4,7 +4,12 @@ Each picture has a vector of its own and each patient a random label. Every seco
 under another name, so that whoever splits by name alone learns the answers by heart.
 """
 
+import csv
+import io
+import re
 import unicodedata
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +126,49 @@ def test_accepted_copies_are_not_merged_and_stay_in_the_list(tmp_path):
     assert copies.count == PATIENTS
     assert kept.matrix["groups"] == 2 * PATIENTS
     assert kept.candidates[0].estimates["auc"].mean > 0.7
+
+
+def test_merged_patients_bear_one_name_in_the_files_of_images_and_of_patients(tmp_path):
+    data, features = data_set(tmp_path / "data", "mirrored")
+    where = {"cache": tmp_path / "cache", "positive": "ill", "unit": "group"}
+    featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")
+    featstore.compare(
+        data, strategies=["concat_logreg"], folds=3, repeats=1, out=tmp_path / "compared", **where
+    )
+    featstore.fuse(data, out=tmp_path / "fitted", **where)
+    for run, part in (("compared", "contestant"), ("fitted", "split")):
+        images, patients = (
+            (tmp_path / run / f"{name}.csv").read_text() for name in ("predictions", "patients")
+        )
+        by_image, by_patient = (list(csv.DictReader(io.StringIO(text))) for text in (images, patients))
+        counted = Counter((row[part], row["group"]) for row in by_image)
+        assert counted == {(row[part], row["group"]): int(row["images"]) for row in by_patient}
+        assert set(counted.values()) == {2}
+
+
+def test_a_patient_merged_across_the_data_sets_own_split_counts_the_images_that_were_tested(tmp_path):
+    data, features = data_set(tmp_path / "data", "mirrored")
+    lines = data.read_text().splitlines()
+    split = {"o": "train", "c": "test"}
+    rows = [f"{line},{'test' if int(line[1:3]) < 14 else split[line[0]]}" for line in lines[1:]]
+    rows = [row if int(row[1:3]) < 20 else row.rpartition(",")[0] + ",train" for row in rows]
+    data.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
+    where = {"cache": tmp_path / "cache", "positive": "ill", "unit": "group"}
+    featstore.import_features(data, features, name="Identity", cache=tmp_path / "cache")
+    featstore.compare(
+        data, strategies=["concat_logreg"], folds="split", repeats=1, out=tmp_path / "one", **where
+    )
+    featstore.fuse(data, out=tmp_path / "two", **where)
+    for run in ("one", "two"):
+        images, patients = (
+            (tmp_path / run / f"{name}.csv").read_text() for name in ("predictions", "patients")
+        )
+        by_image, by_patient = (list(csv.DictReader(io.StringIO(text))) for text in (images, patients))
+        candidates = {row.get("contestant") for row in by_image}
+        counted = Counter((row.get("contestant"), row["group"]) for row in by_image)
+        assert counted == {(row.get("contestant"), row["group"]): int(row["images"]) for row in by_patient}
+        assert Counter(counted.values()) == {2: 14 * len(candidates), 1: 6 * len(candidates)}
+    report = featstore.write_report([tmp_path / "two"], out=tmp_path / "report.html")
+    page = " ".join(re.sub(r"<[^>]+>", " ", Path(report).read_text()).split())
+    assert "6 of the images of train were not learned from: the same pictures are tested (FS103)." in page
+    assert "26 images; 6 left out (FS103)" in page or "26 images 6 left out (FS103)" in page

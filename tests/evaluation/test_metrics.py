@@ -183,3 +183,19 @@ def test_every_row_keeps_what_the_shipped_contract_says(metric):
 def test_a_row_that_breaks_the_contract_is_told_how(wrong, why):
     with pytest.raises(AssertionError, match=why):
         check_metric(replace(METRICS["f1"], **wrong))
+
+
+def test_metrics_are_described_in_the_terms_of_a_journal_of_radiology():
+    said = {name: row.meaning for name, row in METRICS.items()}
+    for name, term in {
+        "sensitivity": "true positives",
+        "specificity": "true negatives",
+        "ppv": "true positives",
+        "npv": "true negatives",
+        "average_precision": "precision-recall curve",
+        "sensitivity_at_specificity_90": "specificity is at least 90 %",
+        "specificity_at_sensitivity_95": "sensitivity is at least 95 %",
+    }.items():
+        assert term in said[name], name
+    for private in ("alarm", "left alone", "suspicious", "found"):
+        assert not any(private in text for text in said.values()), private

@@ -7,13 +7,15 @@ import re
 import numpy as np
 import pytest
 from fakes import DECODING, RECIPE, GridBackbone, key, records, spec, write_images
+from PIL import Image
 
-from featstore.errors import BadImageError
+from featstore.errors import BadImageError, NonFiniteFeaturesError
 from featstore.extraction import pipeline as engine
 from featstore.extraction.pipeline import view_pixels
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.augment import resize
 from featstore.images.reading import decode, read_pixels
+from featstore.serialization import digest_bytes
 from featstore.store import shard
 from featstore.store.store import Store
 from featstore.types import IDENTITY, View
@@ -174,6 +176,46 @@ def test_an_exception_in_a_backbone_stops_the_run_and_keeps_what_was_committed(s
     assert 0 < kept < len(KEYS) * len(images)
     extract(store, images)
     assert all(store.stored_ids(k) == set(images) for k in KEYS)
+
+
+class Standardising(GridBackbone):
+    """Divides each picture by its own spread, as some networks do: nothing of a picture of one colour is a number."""
+
+    def embed(self, images):
+        rows = super().embed(images)
+        flat = images.reshape(len(images), -1).std(axis=1) == 0
+        rows[flat] = np.nan
+        if flat.any():
+            raise NonFiniteFeaturesError.of_rows(self.spec.name, np.flatnonzero(flat), len(images), "Look.")
+        return rows
+
+
+def run_standardising(store, images, keys):
+    networks = {k.backbone: Standardising(k.backbone) for k in keys}
+    engine.run_pass(
+        image_blocks(plan(keys, list(images), {}, {})),
+        images,
+        DECODING,
+        networks,
+        store,
+        engine.NullProgress(),
+    )
+
+
+def test_a_network_that_cannot_stand_one_colour_never_meets_it_in_the_rest_of_the_last_batch(store, images):
+    assert len(images) % GridBackbone.batch_size
+    run_standardising(store, images, KEYS[:1])
+    assert np.isfinite(store.read(KEYS[0], sorted(images))).all()
+
+
+def test_images_without_numbers_are_counted_among_the_images_alone(store, tmp_path):
+    images = records(tmp_path / "data", 5)
+    last = list(images.values())[-1]
+    Image.fromarray(np.full((24, 20, 3), 90, np.uint8)).save(last.path)
+    black = dataclasses.replace(last, id=digest_bytes(last.path.read_bytes()))
+    images = {r.id: r for r in (*list(images.values())[:-1], black)}
+    with pytest.raises(NonFiniteFeaturesError, match=r"^Alpha gave NaN or infinity for 1 of 1 images\."):
+        run_standardising(store, images, KEYS[:1])
 
 
 def test_seeds_differ_and_identity_does_not_move(images):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featstore.errors import UnknownNameError, UsageError
-from featstore.phantom import SCANNERS, make_phantoms, phantom_slice
+from featstore.phantom import SCANNERS, lesion_masks, make_phantoms, phantom_slice
 
 SMALL = {"patients": 16, "slices": 3, "size": 64}
 
@@ -231,3 +231,12 @@ def test_importing_phantoms_loads_no_learning_library():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_lesions_lie_in_slices_of_cases_alone_and_change_what_the_mask_says(tmp_path):
+    data = make_phantoms(tmp_path, patients=6, slices=2, size=64)
+    masks = lesion_masks(patients=6, slices=2, size=64)
+    assert sorted(masks) == sorted(f"covid/{path.name}" for path in (data.parent / "covid").iterdir())
+    shares = [mask.mean() for mask in masks.values()]
+    assert 0 < np.mean(shares) < 0.5
+    assert all(mask.shape == (64, 64) for mask in masks.values())

@@ -23,9 +23,11 @@ from featstore.reporting.terminal.comparison import (
     shorten,
 )
 from featstore.reporting.terminal.results import extraction_text, predictions_text
+from featstore.results.comparison import InsideOutside, Protocol, SiteResult, SiteScores
 from featstore.results.extraction import Extraction, KeySummary
 from featstore.results.fusion import Prediction, Predictions, SingleNetwork
 from featstore.results.paper import Demonstration
+from featstore.results.scores import Score
 from featstore.tables import wrapped
 
 BEFORE = Path(__file__).parents[1] / "data" / "before"
@@ -67,6 +69,81 @@ def test_all_of_it_fits_forty_lines(width):
         assert len(rows) <= ROWS
         for name in ("* fused ", "  A ", "  file alone ", "  grey histogram alone "):
             assert any(line.startswith(name) for line in rows), name
+
+
+WARNINGS = [
+    Finding(code, "A message of a hundred characters and more. " * 4, 3)
+    for code, kind in CATALOGUE.items()
+    if kind.severity == "warning"
+][:8]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("sites", [2, 8, 12])
+@pytest.mark.parametrize("findings", [(), WARNINGS])
+def test_patients_of_sites_left_out_fit_forty_lines_and_the_rest_is_in_the_details(width, sites, findings):
+    many = [scored(f"strategy_{i}", 0.7 + i / 1000, (0.6, 0.8)) for i in range(30)]
+    guesses = [
+        scored(n, 0.5, (0.4, 0.6), ()) for n in ("file alone", "grey histogram alone", "most frequent class")
+    ]
+    known = result([FUSED, SINGLE, *many], shortcuts=guesses, findings=findings, **by_site_and_patient(sites))
+    lines = plain(comparison_screen(known, width)).split("\n")
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= width
+    shown = sum(line.startswith("hospital-") for line in lines)
+    assert shown == min(sites, 8) or f"{sites - shown} more sites in --details" in " ".join(lines)
+    assert shown >= min(sites, 4)
+    for finding in findings:
+        assert finding.code in "\n".join(lines)
+    whole = " ".join(plain(comparison_screen(known, width, details=True)).split())
+    assert whole.count("hospital-") == sites
+    for told in (
+        "Backbones: A, B.",
+        "per image (96)",
+        "Best of 2: fused",
+        "Brier 0.700",
+        *(f.message[:90] for f in findings),
+    ):
+        assert told in whole, told
+
+
+def by_site_and_patient(count):
+    """What leaving out sites adds to a comparison of patients."""
+    plain_score = Score(value=0.7, interval=(0.6, 0.8))
+    one = SiteScores(
+        site="", images=8, patients=4, classes={"ill": 2, "well": 2}, inside=0.8,
+        scores=dict.fromkeys(METRICS, plain_score),
+    )  # fmt: skip
+    drop = InsideOutside(
+        candidate="fused", metric="auc", inside=0.9, inside_by_site=0.88, outside=0.86, outside_pooled=0.85,
+        drop=0.04, interval=(-0.1, 0.2),
+    )  # fmt: skip
+    protocol = Protocol(
+        folds=5, repeats=1, fold_seed=0, calibrate=None, sensitivity=None, adjustment="max-T", unit="group",
+        pool="mean-logit",
+    )  # fmt: skip
+    found = SiteResult(
+        candidate="fused", sites=tuple(structs.replace(one, site=f"hospital-{at}") for at in range(count)),
+        inside_folds=5, drops=(drop,),
+    )  # fmt: skip
+    beside = SimpleNamespace(estimates={"fused": FUSED.estimates}, patients={"ill": 12, "well": 12})
+    return {"sites": found, "protocol": protocol, "by_image": beside}
+
+
+def test_the_network_that_is_hardest_to_surpass_has_a_row_though_another_one_scores_higher():
+    many = [scored(f"strategy_{i}", 0.82 + i / 1000, (0.6, 0.9)) for i in range(30)]
+    hardest = scored("B", 0.79, (0.6, 0.9), ("B",))
+    lines = shown(*many, hardest, primary_question=question("cannot_tell", against="B"))
+    assert any(line.startswith("Hardest to surpass is B: AUC 0.860 against 0.790") for line in lines)
+    assert any(re.match(r"  A +0\.800 .*\(the best single\)", line) for line in lines)
+    assert any(re.match(r"  B +0\.790 ", line) for line in lines)
+
+
+def test_nothing_that_the_reader_was_told_is_told_again():
+    text = " ".join(shown())
+    assert "Positive class: 'ill'." in text
+    assert "sensitivity is about" not in text
+    assert "24 patients (groups), classes: ill 48, well 48." in text
 
 
 def test_what_is_cut_ends_with_a_whole_word_and_an_ellipsis():
@@ -182,6 +259,18 @@ def fit(singles=True, **changed):
 
 
 @pytest.mark.parametrize("width", [80, 100])
+def test_a_fit_with_many_findings_fits_forty_lines_and_tells_them_whole_in_its_details(width):
+    known = fit(findings=(*WARNINGS, *WARNINGS))
+    lines = plain(fusion_screen(known, width)).split("\n")
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= width
+    whole = " ".join(plain(fusion_screen(known, width, details=True)).split())
+    for finding in WARNINGS:
+        assert finding.code in "\n".join(lines)
+        assert finding.message[:90] in whole
+
+
+@pytest.mark.parametrize("width", [80, 100])
 def test_a_fit_is_its_answer_one_table_and_what_to_do_next(width):
     lines = plain(fusion_screen(fit(), width)).split("\n")
     assert max(map(len, lines)) <= width
@@ -247,7 +336,7 @@ def test_the_demonstration_is_one_page():
     for width in (80, 100):
         lines = plain(demonstration_screen(shown, width)).split("\n")
         assert len(lines) <= LINES
-        assert max(map(len, lines)) <= 100
+        assert max(map(len, lines)) <= width
         assert lines[0].startswith("Cannot tell yet whether fused ")
         assert any("runs/demo/report.html" in line for line in lines)
         assert lines[-1] == "  featstore compare DATA --out runs/mine"

@@ -40,7 +40,8 @@ class GridBackbone:
     def embed(self, images):
         assert images.shape == (self.batch_size, self.spec.input_size, self.spec.input_size, 3)
         time.sleep(self.delay)
-        self.images_seen += int((images.reshape(len(images), -1).max(axis=1) > 0).sum())
+        # The last batch is padded with its last image.
+        self.images_seen += 1 + sum((one != two).any() for one, two in zip(images[1:], images, strict=False))
         half = self.spec.input_size // 2
         cells = images.reshape(len(images), 2, half, 2, half, 3)
         scale = 1 + sum(self.spec.name.encode()) % 7

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from featstore.types import Pixels
 
 
-_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+_DEEP = {
+    "I;16": "16-bit",
+    "I;16B": "16-bit",
+    "I;16L": "16-bit",
+    "I;16N": "16-bit",
+    "I": "32-bit",
+    "F": "Float",
+}
+"""Depth of Pillow's modes beyond 8 bits, in words."""
 _SHALLOW = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -156,9 +164,7 @@ def _check_depth(image: ImageFile, data: bytes, value_range: tuple[float, ...] |
         raise BadImageError("unsupported", f"PNM with values up to {maximum}; convert it to PNG.")
     if _is_deep(image):
         if value_range is None:
-            raise BadImageError(
-                "needs_range", f"Values deeper than 8 bits (mode {image.mode}), with no declared range."
-            )
+            raise BadImageError("needs_range", f"{_DEEP[image.mode]} values of grey, with no declared range.")
     elif image.mode not in _SHALLOW:
         raise BadImageError("unsupported", f"Colour mode {image.mode}; convert it to 8-bit RGB.")
     elif image.format == "PNG" and data[24] > _BITS_OF_BYTE:

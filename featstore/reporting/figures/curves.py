@@ -316,7 +316,7 @@ def _banded(
 
 
 def sensitivity_at_fpr(tp: Vector, fp: Vector) -> Vector:
-    """Sensitivity at each share of false alarms of `GRID`, straight between two thresholds; ``(resamples, grid)``."""
+    """Sensitivity at each false-positive rate of `GRID`, straight between two thresholds; ``(resamples, grid)``."""
     start = np.zeros((len(tp), 1))
     found = np.hstack([start, ratio(tp, tp[:, -1:])])
     false = np.hstack([start, ratio(fp, fp[:, -1:])])

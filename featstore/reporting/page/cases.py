@@ -92,12 +92,14 @@ def members(record: RunRecord, dataset: Dataset | None) -> list[Members]:
     is_compared = isinstance(record.outcome, Comparison)
     is_whole = isinstance(record.outcome, Comparison) and not record.outcome.own_split
     if dataset is not None:
+        # Merged patients bear one name in the run; the table is about those that the data set names.
+        own = dataset.manifest.has_groups
         rows = [
             (
                 (r.split or "") if is_compared else known.get(r.id, (r.split or "train",))[0],
                 r.site or "",
                 r.label,
-                known[r.id][2] if r.id in known else r.group,
+                r.group if own or r.id not in known else known[r.id][2],
             )
             for r in dataset.images.values()
             if not is_whole or r.id in known
@@ -146,6 +148,14 @@ def _rest(classes: Mapping[str, int], scored: Sequence[Members]) -> Members:
     return Members("split", "train", left, Count(sum(count.images for count in left.values())))
 
 
+def _left_out(record: RunRecord) -> int:
+    """Training images that a fit did not learn from, since the same pictures are tested under another patient."""
+    if not isinstance(record.outcome, Fusion):
+        return 0
+    images: int = record.matrix["images"]
+    return max(0, images - sum(record.outcome.sizes.values()))
+
+
 def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
     """Patients and images by class, split and site; None of a run that scored nothing."""
     if record.outcome is None:
@@ -165,6 +175,10 @@ def table_one(record: RunRecord, dataset: Dataset | None) -> Table | None:
         if listed > used
         else ""
     )
+    if left := _left_out(record):
+        merged += (
+            f" {left} of the images of train were not learned from: the same pictures are tested (FS103)."
+        )
     return Table(
         f"{'Patients (images)' if named else 'Images'} by class",
         ("", *record.matrix["classes"], "All"),
@@ -201,6 +215,8 @@ def flow_of(record: RunRecord, dataset: Dataset | None) -> Picture | None:
             ]
             for row in splits
         }
+        if left := _left_out(record):
+            parts["train"].insert(1, f"{left:,} left out (FS103)")
     else:
         parts = {
             label: [

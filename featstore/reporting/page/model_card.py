@@ -88,7 +88,7 @@ def model_card(record: RunRecord) -> tuple[Section, ...]:
                 MEASURES,
                 wording.operating(record),
             ),
-            ("What a missed patient and a false alarm cost, and which threshold follows.",),
+            ("What a false negative and a false positive cost, and which threshold follows.",),
         ),
         Section(
             "Evaluation data",

@@ -408,7 +408,7 @@ def _definitions(record: RunRecord) -> Table:
         ("AUC", f"area under the ROC curve {about}, {mean}", f"{bootstrap}; not narrower than Newcombe 2006"),
         (
             "Sensitivity, specificity",
-            f"shares of {positive or 'each class, averaged,'} found and of the others left alone, {mean}",
+            f"true positives among all {positive or 'of a class'}, true negatives among all others, {mean}",
             f"{bootstrap}; not narrower than Wilson 1927",
         ),
         ("Brier, log-loss", f"distance of the probability from the truth, {mean}; 0 is best", bootstrap),

@@ -63,8 +63,8 @@ BESIDE = (
 """Scores of the primary fusion that are told beside its AUC."""
 WITH_INTERVAL = ("sensitivity", "specificity")
 """Those of them that a fit tells with an interval."""
-SITES, LONGEST_SITE = 8, 16
-"""Sites that are shown, and columns of their names."""
+SITES, FEWEST_SITES, LONGEST_SITE = 8, 4, 16
+"""Sites that are shown, those that are where there is no room, and columns of their names."""
 CUT, ELLIPSIS = "..", " ..."
 """What stands for the middle of a name, and for the end of a sentence."""
 
@@ -184,17 +184,19 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
     ]
     found = findings_not_shown_yet(result.findings)
     kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
+    said = [line for part in about for line in _prose(part, width)]
     below = [
-        *(line for part in about for line in _prose(part, width)),
-        *_prose(verdict.findings_brief(found), width, hanging="    "),
         *(_sections(_fusion_details(result), width) if details else ()),
         *_prose(kept, width),
         Line(printable(f"Next: featstore predict {where} IMAGE...")),
         Line(printable(f"      featstore report {where}")),
     ]
     answer = [*_fusion_answer(result, split, width)]
-    for rows in range(ROWS, FEWEST_ROWS - 1, -1):
-        lines = [*answer, Line(""), *_fusion_lines(result, split, width, rows), Line(""), *below]
+    cut_short: list[tuple[int, Warned]] = [(FEWEST_ROWS, "brief"), (FEWEST_ROWS, "codes")]
+    whole: list[tuple[int, Warned]] = [(rows, "whole") for rows in range(ROWS, FEWEST_ROWS - 1, -1)]
+    for rows, warnings in whole + cut_short:
+        told = _fusion_lines(result, split, width, rows)
+        lines = [*answer, Line(""), *told, Line(""), *said, *_warnings(found, width, warnings), *below]
         if details or _count(lines) <= LINES:
             break
     return lines
@@ -362,8 +364,8 @@ def plan_text(plan: Plan, out: Path) -> str:
     )
     return (
         f"Sealed in {out}: is {plan.primary} better than every single network ({', '.join(plan.backbones)})?\n"
-        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} groups."
-        f" {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
+        f"{plan.metric.upper()}, margin {plan.margin:g}; {folds}; {plan.images} images of {plan.groups} patients"
+        f" (groups). {known}\nNext: featstore compare DATA --plan {quote(str(out))}"
     )
 
 
@@ -426,10 +428,10 @@ def _reached(operating: Mapping[str, Any], units: str) -> str:
     )
 
 
-def data_text(matrix: Mapping[str, Any]) -> str:
-    """What a result rests on, in two or three lines."""
+def data_text(matrix: Mapping[str, Any], *, brief: bool = False) -> str:
+    """What a result rests on, in two or three lines; in brief without networks and views."""
     views = [view_name(view["recipe"], view["seed"]) for view in matrix["views"]]
-    groups = f"{matrix['groups']} groups"
+    groups = f"{matrix['groups']} patients (groups)"
     if matrix["groups_set_aside"]:
         groups = "GROUPS SET ASIDE (patients are on both sides of the split: scores are inflated)"
     elif not matrix["has_groups"]:
@@ -441,13 +443,11 @@ def data_text(matrix: Mapping[str, Any]) -> str:
         if matrix["set_apart"]
         else ""
     )
-    about = (
-        f"; sensitivity is about {matrix['positive']!r}" if matrix["positive"] else "; averaged over classes"
-    )
+    used = f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}."
     return (
         f"{positive_text(matrix)}\n"
-        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}{about}.\n"
-        f"Backbones: {', '.join(spec['name'] for spec in matrix['backbones'])}. Views: {', '.join(views)}.{tuned}"
+        f"{matrix['images']} images{aside}, {groups}, classes: {counts(matrix['classes'])}.\n"
+        f"{'' if brief else used}{tuned}"
     )
 
 
@@ -621,28 +621,86 @@ def comparison_screen(
         *_answer(result, width),
         *_prose(split_text(result), width),
     ]
-    about = [
-        *_prose(data_text(result.matrix), width),
-        *_prose(_beside_text(result), width),
-        *_prose("" if details else _by_image_text(result), width),
-        *_prose(verdict.selection_bias_text(result), width),
-    ]
-    found = findings_not_shown_yet(result.findings)
-    told = [*_prose(verdict.findings_brief(found), width, hanging="    ")]
     following = [*_prose(_next_text(out), width)]
-    # Where findings need the room the table has fewer rows, and where that is not enough they are cut; a table of few
-    # candidates, which somebody has named, stays whole before that.
-    brief = [*_brief(found, width)]
-    candidates = len(result.candidates) + len(result.shortcuts)
-    sizes = [(told, candidates), (brief, candidates)] if candidates <= WHOLE_ROWS else []
-    sizes += [(told, rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1)]
-    sizes += [(brief, rows) for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1)]
-    for warnings, rows in sizes:
-        table_lines = _table_lines(result, width, rows)
-        body = [*answer, Line(""), *table_lines, *_site_lines(result, width), Line(""), *about, *warnings]
+    found = findings_not_shown_yet(result.findings)
+    for size_of in _sizes(len(result.candidates) + len(result.shortcuts), details=details):
+        about = [line for part in _about(result, size_of.said, details) for line in _prose(part, width)]
+        told = [*_warnings(found, width, size_of.findings)]
+        beside = [*_site_lines(result, width, None if details else size_of.sites)]
+        body = [
+            *answer,
+            Line(""),
+            *_table_lines(result, width, size_of.rows),
+            *beside,
+            Line(""),
+            *about,
+            *told,
+        ]
         if _count([*body, *following]) <= LINES:
             break
     return [*body, *_sections(asked, width), *following]
+
+
+Warned = Literal["whole", "brief", "codes"]
+"""How findings are told: whole, a line for each that is cut where the screen ends, or by their codes alone."""
+Said = Literal["all", "scores", "little", "least"]
+"""What is told beside the table: all; not networks, views and images of patients; of the scores only sensitivity and
+specificity; and nothing of the best of many."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSize:
+    """How much of a comparison is shown; what is not is in ``--details``."""
+
+    rows: int
+    findings: Warned = "whole"
+    said: Said = "all"
+    sites: int = SITES
+
+
+def _sizes(candidates: int, *, details: bool) -> Iterator[ScreenSize]:
+    """From much room to little: where findings need it the table has fewer rows, then they are cut, then the rest.
+
+    A table of few candidates, which somebody has named, stays whole before that.
+    """
+    few = candidates <= WHOLE_ROWS
+    if details:
+        yield ScreenSize(candidates if few else ROWS)
+        return
+    if few:
+        yield ScreenSize(candidates)
+        yield ScreenSize(candidates, "brief")
+        yield ScreenSize(candidates, "brief", "scores")
+    yield from (ScreenSize(rows) for rows in range(ROWS, ENOUGH_ROWS - 1, -1))
+    yield from (ScreenSize(rows, "brief") for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1))
+    yield from (ScreenSize(rows, "brief", "scores") for rows in range(ENOUGH_ROWS, FEWEST_ROWS - 1, -1))
+    yield ScreenSize(FEWEST_ROWS, "brief", "little")
+    yield ScreenSize(FEWEST_ROWS, "codes", "little")
+    yield ScreenSize(FEWEST_ROWS, "codes", "least")
+    yield ScreenSize(FEWEST_ROWS, "codes", "least", FEWEST_SITES)
+
+
+def _about(result: Comparison, said: Said, details: bool) -> list[str]:
+    """What goes with the scores: the data, other metrics, images beside patients, the luck of the best."""
+    names = WITH_INTERVAL if said in {"little", "least"} else BESIDE
+    return [
+        data_text(result.matrix, brief=said != "all"),
+        _beside_text(result, names),
+        _by_image_text(result) if said == "all" and not details else "",
+        verdict.selection_bias_text(result) if said != "least" else "",
+    ]
+
+
+def _warnings(found: Sequence[Finding], width: int, how: Warned) -> Iterator[Line]:
+    """Findings as the screen has room for them."""
+    match how:
+        case "whole":
+            yield from _prose(verdict.findings_brief(found), width, hanging="    ")
+        case "brief":
+            for line in verdict.findings_brief(found).split("\n"):
+                yield Line(shorten(printable(line), width))
+        case "codes":
+            yield from _prose(verdict.findings_codes(found), width, hanging="    ")
 
 
 def _count(lines: Sequence[Line]) -> int:
@@ -661,7 +719,7 @@ def _answer(result: Comparison, width: int) -> list[Line]:
 
 
 def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
-    """Lay out the table by score; the primary fusion, the best single network and all guesses are always in it.
+    """Lay out the table by score: always the primary fusion, the networks that the answer names, and all guesses.
 
     Where not all have room, fusions go before the other single networks.
     """
@@ -670,7 +728,8 @@ def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
     primary = None if asked is None else asked.primary
     reference = None if single is None else single.candidate.label
     ordered = sorted(listed, key=lambda s: -s.primary)
-    kept = {primary, reference, *(s.candidate.label for s in result.shortcuts)}
+    against = None if asked is None else asked.against
+    kept = {primary, reference, against, *(s.candidate.label for s in result.shortcuts)}
     free = max(0, rows - sum(s.candidate.label in kept for s in ordered))
     fusions_first = sorted(ordered, key=lambda s: len(s.candidate.backbones) == 1)
     others = [s.candidate.label for s in fusions_first if s.candidate.label not in kept][:free]
@@ -697,7 +756,7 @@ def _table_lines(result: Comparison, width: int, rows: int) -> list[Line]:
     return lines
 
 
-def _site_lines(result: Comparison, width: int) -> list[Line]:
+def _site_lines(result: Comparison, width: int, most: int | None) -> list[Line]:
     """Lay out the scores of the shown candidate by site, the lowest first; and what they do not say."""
     found = result.sites
     if found is None:
@@ -706,7 +765,7 @@ def _site_lines(result: Comparison, width: int) -> list[Line]:
     ordered = sorted(
         found.sites, key=lambda one: (one.scores[PRIMARY].value is None, one.scores[PRIMARY].value)
     )
-    shown = ordered[:SITES]
+    shown = ordered[:most]
     told = [name for name in WITH_INTERVAL if positive is not None]
     rows = [
         [
@@ -723,8 +782,8 @@ def _site_lines(result: Comparison, width: int) -> list[Line]:
     header = ["site left out", "patients", cut("/".join(classes), LONGEST_SITE), f"{label} [95 %]", "inside"]
     header += [METRICS[name].label.lower()[:4] + "." for name in told]
     hidden = len(ordered) - len(shown)
-    more = f" {hidden} more sites in --json." if hidden else ""
-    head = f"{found.candidate} by site (inside: the same images, by folds over patients of all sites)"
+    more = f" {hidden} more site{'' if hidden == 1 else 's'} in --details." if hidden else ""
+    head = f"{found.candidate} by site (inside: by folds over patients of all sites)"
     return [
         Line(""),
         *_prose(head, width, "strong"),
@@ -841,31 +900,25 @@ def _pooled_text(result: Comparison) -> str:
     return verdict.pooled_text(result.protocol.pool, [one.strategy for one in result.candidates])
 
 
-def _beside_text(result: Comparison) -> str:
+def _beside_text(result: Comparison, names: Sequence[str] = BESIDE) -> str:
     """Other scores of the primary fusion, or of the highest AUC where there is none."""
     label = _shown_candidate(result)
     estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
     known = [
         f"{row.label} {estimates[name].mean:.3f}"
         for name, row in metrics().items()
-        if (name in BESIDE or name not in METRICS)  # those of plug-ins are what the reader asks about
+        if (name in names or name not in METRICS)  # those of plug-ins are what the reader asks about
         and name in estimates
         and estimates[name].mean is not None
     ]
-    chance = verdict.chance_text(result.curves.get(label, {}))
+    chance = verdict.chance_text(result.curves.get(label, {})) if "ece" in names else ""
     enough = (
         ""
-        if estimates["ece"].mean is not None
+        if "ece" not in names or estimates["ece"].mean is not None
         else f"; no ECE of fewer than {ENOUGH_IMAGES} {verdict.units(result)}"
     )
     also = f"{f' ({chance})' if chance else ''}{enough}{_prevalence(known, verdict.units(result))}"
     return f"Of {label}: {', '.join(known)}{also}." if known else ""
-
-
-def _brief(found: Sequence[Finding], width: int) -> Iterator[Line]:
-    """A line for each finding, cut between two words where the screen ends."""
-    for line in verdict.findings_brief(found).split("\n"):
-        yield Line(shorten(printable(line), width))
 
 
 def _sections(parts: Sequence[str], width: int) -> Iterator[Line]:
@@ -878,9 +931,10 @@ def _sections(parts: Sequence[str], width: int) -> Iterator[Line]:
 
 def _next_text(out: Path | None) -> str:
     if out is None:
-        return "Next: --out runs/NAME keeps this run; --pairs shows pairs, --csv and --json have every score."
+        return "Next: --out runs/NAME keeps this run; --details and --pairs show more, --csv and --json all scores."
     where = quote(str(out))
-    return f"Run: {where} (metrics.json has every score and pair). Next: featstore report {where}"
+    kept = "metrics.json has all scores and pairs, --details shows more"
+    return f"Run: {where} ({kept}). Next: featstore report {where}"
 
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
@@ -895,7 +949,7 @@ def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Ite
 
 DEMO_ROWS = 8
 """Rows of its table, so that all of it is one page."""
-NEXT = """On your own images (a folder for each class, or a CSV: path,label[,group][,split][,site]):
+NEXT = """On your own images (folders of classes, or a CSV: path,label[,group][,split]):
   featstore check   DATA
   featstore extract DATA --recipe mild --seeds 1-2
   featstore compare DATA --out runs/mine"""
@@ -924,5 +978,6 @@ def demonstration_screen(result: Demonstration, width: int = WIDEST) -> list[Lin
         *_prose(f"The runs are beside it; the images are in {result.data}.", width),
         *(Line(line) for line in NEXT.split("\n")),
     ]
-    told = [*_prose(verdict.findings_brief(warnings), width, hanging="    ")]
-    return [*above, *(told if _count([*above, *told, *below]) <= LINES else _brief(warnings, width)), *below]
+    told = [*_warnings(warnings, width, "whole")]
+    brief = [*_warnings(warnings, width, "brief")]
+    return [*above, *(told if _count([*above, *told, *below]) <= LINES else brief), *below]

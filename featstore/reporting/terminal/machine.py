@@ -77,7 +77,7 @@ def _cache(cache: CacheHealth) -> list[list[str]]:
         f" {counted(cache.quarantined_images, 'image')} that do not decode"
     )
     held = f"{size(cache.bytes)} of {counted(cache.backbones, 'backbone')} in {counted(cache.shards, 'file')}"
-    return [["cache", f"{cache.path}: {held}, {free}"], ["quarantine", aside]]
+    return [["cache", cache.path], ["", f"{held}, {free}"], ["quarantine", aside]]
 
 
 def _versions(report: MachineReport) -> str:

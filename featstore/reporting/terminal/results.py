@@ -12,7 +12,7 @@ from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
 from featstore.images.recipe import range_option, view_name
-from featstore.reporting.terminal.comparison import CUT, operating_text
+from featstore.reporting.terminal.comparison import CUT, cut, operating_text
 from featstore.reporting.verdict import approximation_text, findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
 
@@ -60,8 +60,10 @@ cropped); odd layouts and names; what is guessed without a network.
 Wrong labels and other hospitals cannot be seen from here."""
 LONGEST_TABLE = 15
 """Rows of a table; what has more is told by the backbone, or cut."""
-SHORTEST_PATH = 24
-"""Characters of a path that are always shown."""
+SHORTEST_PATH, SHORTEST_NAME = 24, 12
+"""Characters of a path, and of the name of a patient, that are always shown."""
+FEW_PATIENTS = 4
+"""Patients whose table takes no room from that of images."""
 
 
 def extraction_text(result: extraction.Extraction) -> str:
@@ -102,12 +104,14 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
     """How many of each class, then one line per image or page, of which at most `most` are shown."""
     if not result.predictions:
         return _bad_text(result.bad)
+    if most is not None and len(result.patients) > FEW_PATIENTS:
+        most = (most + 1) // 2  # two tables
     shown = result.predictions[:most]
     more = len(result.predictions) - len(shown)
     images = _predictions_table(result, shown, width) + (
         f"\nand {more} more: --csv prints all" if more else ""
     )
-    whole = _patients_text(result, most)
+    whole = _patients_text(result, most, width)
     parts = [
         _answers_text(result),
         _scores_text(result),
@@ -160,7 +164,7 @@ def _told_scores(scores: Mapping[str, Score]) -> str:
     return ", ".join(told) + ("; a class is missing" if scores[PRIMARY].value is None else "")
 
 
-def _patients_text(result: Predictions, most: int | None) -> str:
+def _patients_text(result: Predictions, most: int | None, width: int) -> str:
     """An answer per patient, and at what operating point; or that no patients are known."""
     if not result.patients:
         return (
@@ -178,10 +182,9 @@ def _patients_text(result: Predictions, most: int | None) -> str:
     if any(p.given for p in result.patients):
         columns["label"] = [p.given or "" for p in shown]
     columns["predicted"] = [p.label for p in shown]
-    columns |= _probability_columns(shown, result.classes)
-    columns |= _doubts(result, shown, {"unlike training": [p.unlike or "" for p in shown]})
+    after = _doubts(result, shown, {"unlike training": [p.unlike or "" for p in shown]})
     if not all(p.is_new for p in result.patients):
-        columns["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
+        after["in training"] = [p.in_training or ("" if p.is_new else "by a network") for p in shown]
     told = Counter(p.label for p in result.patients)
     called = counts({name: told[name] for name in result.classes if told[name]})
     how = (
@@ -193,14 +196,20 @@ def _patients_text(result: Predictions, most: int | None) -> str:
     if not result.chosen_for_patients:
         head += (
             " The operating point was chosen for images, and this is a convenience;"
-            " featstore fuse --unit group chooses one for patients."
+            " `featstore fuse DATA --unit group` chooses one for patients."
         )
     more = len(result.patients) - len(shown)
     below = f"\nand {more} more: --json and --out have all" if more else ""
     left = (
         f"\n{counted(result.without_patient, 'image')} of no known patient." if result.without_patient else ""
     )
-    return f"{head}\n{table(list(columns), list(zip(*columns.values(), strict=True)))}{below}{left}"
+    whole = columns | _probability_columns(shown, result.classes) | after
+    columns |= {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in shown]} | after
+    if _widest(_columns(whole)) <= width:
+        columns = whole
+    room = max(len(p.patient) for p in shown) - (_widest(_columns(columns)) - width)
+    columns["patient"] = [cut(printable(p.patient), max(room, SHORTEST_NAME)) for p in shown]
+    return f"{head}\n{_columns(columns)}{below}{left}"
 
 
 def _doubts(
@@ -219,7 +228,7 @@ def _abstention_text(result: Predictions) -> str:
     """What a model keeps to abstain by, and what it lacks."""
     told, lacking = [], []
     if result.alpha is None:
-        lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
+        lacking.append("no prediction sets (`featstore fuse DATA --abstain 0.1`)")
     else:
         told.append(
             f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
@@ -313,12 +322,12 @@ def _counts_text(counts: Counts, what: str = "images") -> str:
     return f"Right: {counts.right} of {counts.labelled} {what} with a label ({share:.3f}){seen}."
 
 
-def explanations_text(result: Explanations) -> str:
+def explanations_text(result: Explanations, width: int = WIDTH) -> str:
     """One line per image: its answer, and what of each backbone speaks for it."""
     if not result.explanations:
         return _bad_text(result.bad)
     parts = [
-        _evidence_table(result),
+        _evidence_table(result, width),
         _evidence_legend(result),
         operating_text(result.operating, result.classes),
         f"{result.skipped} other files were passed over." if result.skipped else "",
@@ -327,7 +336,8 @@ def explanations_text(result: Explanations) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _evidence_table(result: Explanations) -> str:
+def _evidence_table(result: Explanations, width: int) -> str:
+    """Where it gets too wide backbones are numbered, the one that carries the answer is marked, and paths are cut."""
     everything = result.explanations
     answers = [one.prediction for one in everything]
     columns: dict[str, Sequence[object]] = {"image": [p.path for p in answers]}
@@ -337,15 +347,34 @@ def _evidence_table(result: Explanations) -> str:
     columns["P(predicted)"] = [f"{p.probability[p.label]:.3f}" for p in answers]
     if not all(p.is_new for p in answers):
         columns["in training"] = [_training_cell(p) for p in answers]
-    columns["carried by"] = [one.carried_by or "none" for one in everything]
+    names = list(everything[0].contributions)
+    carried: dict[str, Sequence[object]] = {"carried by": [one.carried_by or "none" for one in everything]}
+    beside: dict[str, Sequence[object]] = {}
     if len({one.evidence_for for one in everything}) > 1:
-        columns["evidence for"] = [one.evidence_for for one in everything]
-    columns["logit"] = [f"{one.logit:+.2f}" for one in everything]
-    columns |= {
-        name: [f"{one.contributions[name]:+.2f}" for one in everything]
-        for name in everything[0].contributions
+        beside["evidence for"] = [one.evidence_for for one in everything]
+    beside["logit"] = [f"{one.logit:+.2f}" for one in everything]
+    evidence = {name: [f"{one.contributions[name]:+.2f}" for one in everything] for name in names}
+    whole = _columns(columns | carried | beside | evidence)
+    if _widest(whole) <= width:
+        return whole
+    marked = {
+        f"{at}": [f"{one.contributions[name]:+.2f}{'*' * (one.carried_by == name)}" for one in everything]
+        for at, name in enumerate(names, 1)
     }
+    legend = f"{', '.join(f'{at} {name}' for at, name in enumerate(names, 1))}; * carries the answer."
+    numbered = columns | beside | marked
+    room = max(len(p.path) for p in answers) - (_widest(_columns(numbered)) - width)
+    numbered["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in answers]
+    return f"{_columns(numbered)}\n{legend}"
+
+
+def _columns(columns: Mapping[str, Sequence[object]]) -> str:
+    """Table of columns by their head."""
     return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def _evidence_legend(result: Explanations) -> str:
@@ -356,9 +385,9 @@ def _evidence_legend(result: Explanations) -> str:
     about = approximation_text(result.explanations)
     worst = max(abs(one.remainder) for one in result.explanations)
     within = ", about" if about else f", here within {worst:.0e}"
+    what = f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map"
     lines = [
-        f"Evidence in logits, + for {of}, - against. A backbone's number is the mean of its map;",
-        f"with the constant ({known}) they add up to the logit{within}.",
+        f"{what}; with the constant ({known}) they add up to the logit{within}.",
         *filter(None, [about]),
         "A map says what the model used, not what causes the disease.",
     ]
@@ -372,12 +401,24 @@ def _evidence_legend(result: Explanations) -> str:
     return "\n".join(lines)
 
 
+SPLITS = ("train", "val", "test")
+
+
+def _in_order(split: str) -> tuple[bool, int, str]:
+    """Splits in the order in which a model meets them, others after them."""
+    return (split not in SPLITS, SPLITS.index(split) if split in SPLITS else 0, split)
+
+
 def check_text(result: extraction.Check) -> str:
     """Findings of an audit."""
     grave = [finding for finding in result.findings if not finding.accepted]
     warnings = sum(finding.severity == "warning" for finding in grave)
-    size_of = f"{counted(result.images, 'image')}, {counted(result.groups, 'group')}"
+    whom = f"of {counted(result.groups, 'patient (group)', 'patients (groups)')}"
+    size_of = f"{counted(result.images, 'image')}{f' {whom}' if result.has_groups else ', no patients given'}"
+    splits = {name: result.splits[name] for name in sorted(result.splits, key=_in_order)}
     about = f"{size_of}, classes: {counts(result.classes)}."
+    if splits:
+        about += f"\nSplits: {counts(splits)}."
     if not result.no_error_found:
         answer = "Errors found: every score on this data set would be false. Mend it first."
     else:
@@ -517,9 +558,8 @@ def _shortcut_text(shortcuts: Mapping[str, Score]) -> str:
     if not shortcuts:
         return ""
     rows = [[name, score_text(score)] for name, score in shortcuts.items()]
-    return "AUC of guessing the class without a network, 95 % interval (0.5 is harmless):\n" + table(
-        None, rows
-    )
+    head = "AUC of a guess without a network, all folds pooled [95 %] (0.5 is harmless):"
+    return f"{head}\n{table(None, rows)}"
 
 
 def score_text(score: Score) -> str:
@@ -1034,7 +1074,7 @@ def drift_text(result: extraction.Drift) -> str:
         [d.backbone, d.rows, d.equal, f"{d.difference:.3g}", _share(d.relative), _drift_verdict(d)]
         for d in result.backbones
     ]
-    header = ["backbone", "vectors", "byte-equal", "largest difference", "of the spread", ""]
+    header = ["backbone", "vectors", "byte-equal", "largest diff.", "of spread", ""]
     bad = [f"{path}: {reason} ({detail})" for path, reason, detail in result.bad]
     parts = [_drift_answer(result), table(header, rows), _listed("images do not decode any more", bad)]
     if result.drifted:
@@ -1120,7 +1160,10 @@ def _more(head: str, lines: Sequence[str]) -> str:
 
 def _ages(entry: InventoryEntry) -> str:
     oldest, newest = (_age(moment) for moment in (entry.oldest, entry.newest))
-    return oldest if oldest == newest else f"{newest} to {oldest}"
+    if oldest == newest:
+        return oldest
+    least, unit = newest.split(" ")
+    return f"{least if oldest.endswith(unit) else newest} to {oldest}"
 
 
 def _age(moment: str) -> str:
