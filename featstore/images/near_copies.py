@@ -20,6 +20,7 @@ that is aligned are read once more.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -377,16 +378,19 @@ def _refined(one: Pixels, other: Pixels, *, mirrored: bool) -> float:
     greys = np.stack([one, other]).astype(np.float64)
     sharp = [grey - gaussian_filter(grey, BEFORE_TURNING, mode="nearest") for grey in greys]
     target, moving = _unit(sharp[0] * taper), sharp[1][:, ::-1] if mirrored else sharp[1]
-    centre = (side - 1) / 2
-    move = affine_sampler(moving)
+    middle, move = np.full(2, (side - 1) / 2), affine_sampler(moving)
     known: dict[bytes, float] = {}  # a line search asks again for where it stands
 
     def lacks(change: NDArray[np.float64]) -> float:
         key = change.tobytes()
         if key not in known:
             matrix = np.eye(2) + change[:4].reshape(2, 2) / side
-            offset = centre + change[4:] - matrix @ np.full(2, centre)
-            known[key] = 1 - float((target * _unit(move(matrix, offset) * taper)).sum())
+            moved = move(matrix, middle + change[4:] - matrix @ middle)
+            moved *= taper
+            moved -= np.add.reduce(moved, axis=None) / moved.size
+            moved /= max(math.sqrt(moved.ravel().dot(moved.ravel())), 1e-6)
+            moved *= target
+            known[key] = 1 - float(np.add.reduce(moved, axis=None))
         return known[key]
 
     best = min((_start(turn, zoom, side) for turn in TURNS for zoom in ZOOMS), key=lacks)
@@ -406,8 +410,8 @@ def affine_sampler(picture: NDArray[np.float64]) -> Callable[..., NDArray[np.flo
 
     Returns
     -------
-    Function of a matrix ``(2, 2)`` and an offset ``(2,)``. Its picture ``(side, side)`` has the bits of scipy's, which
-    adds in this order, and lies in memory that the next call takes.
+    Function of a matrix ``(2, 2)`` and an offset ``(2,)``. Its picture ``(side, side)`` has the bits of scipy's,
+    which adds in this order, and lies in memory that the next call takes.
     """
     side = len(picture)
     flat = np.pad(picture, 1, mode="edge").ravel()
