@@ -520,47 +520,61 @@ def _aligned(
     pictures: Mapping[int, Pixels], pairs: Iterable[Way], pool: Executor
 ) -> Iterator[tuple[Way, float]]:
     """Correlation of each pair that is there after the best turn, zoom and shift of its second image."""
-    from scipy.fft import ifft, irfft, rfft2
-    from scipy.ndimage import gaussian_filter
-
     by_second: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
     for one, other, mirrored in pairs:
         if one in pictures and other in pictures:
             by_second[other, mirrored].append(one)
-    if not by_second:
-        return
-    side = len(pictures[next(iter(by_second))[0]])
-    moves = _moves(side)
-    shifts = np.arange(-side // SHIFT_SHARE, side // SHIFT_SHARE + 1)
-    taper = np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
-
-    def sharpened(row: int) -> Floats:
-        grey = pictures[row].astype(np.float32)
-        fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * side / 64, mode="nearest")
-        return fine
-
-    def spectra(pictures: Floats) -> NDArray[np.complex64]:
-        seen = pictures * taper
-        seen -= seen.mean(axis=(1, 2), keepdims=True)
-        seen /= np.maximum(np.sqrt((seen**2).sum(axis=(1, 2), keepdims=True)), 1e-6)
-        transformed: NDArray[np.complex64] = rfft2(seen)
-        return transformed
-
     rows = list(dict.fromkeys(one for ones in by_second.values() for one in ones))
-    firsts = dict(zip(rows, pool.map(lambda row: np.conj(spectra(sharpened(row)[None])), rows), strict=True))
+    spectra = pool.map(lambda row: np.conj(_spectra(_sharpened(pictures[row])[None])), rows)
+    firsts = dict(zip(rows, spectra, strict=True))
 
-    def align(pair: tuple[int, bool]) -> list[float]:
-        fine = sharpened(pair[0])[:, ::-1] if pair[1] else sharpened(pair[0])
-        moved = spectra((moves @ fine.ravel()).reshape(-1, side, side).astype(np.float32))
-        values = []
-        for one in by_second[pair]:
-            columns = ifft(moved * firsts[one], axis=1, overwrite_x=True)[:, shifts]
-            values.append(min(1.0, float(irfft(columns, side, axis=2)[:, :, shifts].max())))
-        return values
+    def align(second: tuple[int, bool]) -> list[float]:
+        fine = _sharpened(pictures[second[0]])
+        return _best_alignments(
+            fine[:, ::-1] if second[1] else fine, [firsts[one] for one in by_second[second]]
+        )
 
     for (other, mirrored), values in zip(by_second, pool.map(align, by_second), strict=True):
         for one, value in zip(by_second[other, mirrored], values, strict=True):
             yield (one, other, mirrored), value
+
+
+def _sharpened(picture: Pixels) -> Floats:
+    from scipy.ndimage import gaussian_filter
+
+    grey = picture.astype(np.float32)
+    fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * len(grey) / 64, mode="nearest")
+    return fine
+
+
+@cache
+def _taper(side: int) -> Floats:
+    return np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
+
+
+def _spectra(pictures: Floats) -> NDArray[np.complex64]:
+    """Half spectra of ``(n, side, side)``, each tapered, of mean 0 and norm 1."""
+    from scipy.fft import rfft2
+
+    seen = pictures * _taper(pictures.shape[1])
+    seen -= seen.mean(axis=(1, 2), keepdims=True)
+    seen /= np.maximum(np.sqrt((seen**2).sum(axis=(1, 2), keepdims=True)), 1e-6)
+    transformed: NDArray[np.complex64] = rfft2(seen)
+    return transformed
+
+
+def _best_alignments(fine: Floats, firsts: Iterable[NDArray[np.complex64]]) -> list[float]:
+    """Largest correlation of one picture, however moved, with each of others, whose conjugate spectra these are.
+
+    Only the shifts in question are transformed back along the rows.
+    """
+    from scipy.fft import ifft, irfft
+
+    side = len(fine)
+    shifts = np.arange(-side // SHIFT_SHARE, side // SHIFT_SHARE + 1)
+    moved = _spectra((_moves(side) @ fine.ravel()).reshape(-1, side, side).astype(np.float32))
+    products = (ifft(moved * first, axis=1, overwrite_x=True)[:, shifts] for first in firsts)
+    return [min(1.0, float(irfft(part, side, axis=2)[:, :, shifts].max())) for part in products]
 
 
 @cache
