@@ -2,13 +2,14 @@
 
 `--help`, `check` of 1,000 phantoms without a cache, and `predict` of one image with a model of EfficientNet-Lite0,
 whose weights come with the installation; each is the installed command in a process of its own. Commands and
-reference take turns, and a ratio is the median over the turns. Imports are read from ``python -X importtime`` in one
-more run: seconds by library, each without what it imports itself.
+reference take turns, and a ratio is the median over the turns. One more run says what the CPU seconds go into:
+imports by library, each without what it imports itself, all else, and what the interpreter does when all is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,33 @@ FEATSTORE = str(Path(sys.executable).with_name("featstore"))
 REFERENCE = [sys.executable, "-c", "import numpy, h5py"]
 LEAST = 0.05
 """Seconds from which on a library is named."""
+CHILD = """
+import _frozen_importlib, atexit, json, runpy, sys, threading, time
+own, here, load = {}, threading.local(), _frozen_importlib._find_and_load
+
+def timed(name, importer):
+    inner = here.__dict__.setdefault("inner", [])
+    inner.append(0.0)
+    start = time.thread_time()
+    try:
+        return load(name, importer)
+    finally:
+        taken = time.thread_time() - start
+        top = name.partition(".")[0]
+        own[top] = own.get(top, 0.0) + taken - inner.pop()
+        if inner:
+            inner[-1] += taken
+
+def tell(place):
+    with open(place, "w") as file:
+        json.dump([own, time.process_time()], file)
+
+_frozen_importlib._find_and_load = timed
+atexit.register(tell, sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""``-X importtime`` counts what other threads do, too, and TensorFlow's lines go where its greeting goes."""
 
 
 def main() -> None:
@@ -36,16 +64,14 @@ def main() -> None:
             for name, command in commands.items():
                 cpu, wall = seconds([FEATSTORE, *command])
                 seen[name].append((cpu, wall, cpu / reference))
-        imports = {name: imported(command) for name, command in commands.items()}
+        by_part = {name: parts(command) for name, command in commands.items()}
     print(f"reference: an interpreter that imports numpy and h5py, {reference:.2f} s of CPU")
     for name, taken in seen.items():
         cpu, wall, ratio = (median(values) for values in zip(*taken, strict=True))
-        total = sum(imports[name].values())
-        named = ", ".join(
-            f"{lib} {value:.2f}" for lib, value in imports[name].most_common() if value >= LEAST
-        )
-        print(f"{name:22} {cpu:6.2f} s of CPU, {wall:6.2f} s, {ratio:5.1f} times the reference")
-        print(f"{'':22} {total:6.2f} s of these are imports: {named}")
+        imports, work, end = by_part[name]
+        named = ", ".join(f"{lib} {value:.2f}" for lib, value in imports.most_common() if value >= LEAST)
+        print(f"{name:20} {cpu:6.2f} s of CPU, {wall:6.2f} s, {ratio:5.1f} times the reference: imports")
+        print(f"{'':20} {sum(imports.values()):6.2f} ({named}), all else {work:.2f}, end {end:.2f}")
 
 
 def prepare(folder: Path, images: int) -> dict[str, list[str]]:
@@ -73,18 +99,14 @@ def seconds(command: list[str]) -> tuple[float, float]:
     )
 
 
-def imported(command: list[str]) -> Counter[str]:
-    """Seconds that imports take, by library."""
-    with tempfile.TemporaryFile("w+") as told:
-        run = [sys.executable, "-X", "importtime", FEATSTORE, *command]
-        subprocess.run(run, stdout=subprocess.DEVNULL, stderr=told, check=True)  # noqa: S603
-        told.seek(0)
-        lines = [line.partition(":")[2].split("|") for line in told if line.startswith("import time:")]
-    found: Counter[str] = Counter()
-    for own, _, name in lines[1:]:
-        found[name.strip().partition(".")[0]] += int(own) / 1e6
-    standard = sum(found.pop(name) for name in list(found) if name in sys.stdlib_module_names)
-    return found + Counter({"the standard library": standard})
+def parts(command: list[str]) -> tuple[Counter[str], float, float]:
+    """CPU seconds of imports by library, of all else that a command does, and of how its process ends."""
+    with tempfile.NamedTemporaryFile("r") as told:
+        taken, _ = seconds([sys.executable, "-c", CHILD, told.name, FEATSTORE, *command])
+        imports, until_end = json.load(told)
+    standard = sum(imports.pop(name) for name in list(imports) if name in sys.stdlib_module_names)
+    found = Counter({**imports, "the standard library": standard})
+    return found, until_end - sum(found.values()), taken - until_end
 
 
 def parse() -> argparse.Namespace:
