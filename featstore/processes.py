@@ -7,7 +7,9 @@ as TensorFlow's does while it traces a network, drops it now and then or makes a
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -59,6 +61,8 @@ def end_with_parent(parent: int, thread_stays: bool) -> None:  # as `parent_info
     Linux does it whatever the child is busy with. Elsewhere, and for a child of a passing thread, another thread of
     the child watches, which has to wait where a library holds Python's lock.
     """
+    global _own  # noqa: PLW0603
+    _own = True
     if thread_stays and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -72,13 +76,56 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
+# Large libraries: a process of featstore's own leaves out what they load and it never asks of them
+
+SPARED = ("matplotlib", "sklearn", "jax")
+"""What Keras and TensorFlow try to import, and do without: figures, wrappers, a converter to TensorFlow Lite."""
+_own = False
+
+
+@contextmanager
+def importing_networks(spared: Sequence[str] = SPARED) -> Iterator[None]:
+    """Let a library of networks load in less time.
+
+    In a command and its workers, `spared` seem not to be installed meanwhile, if they are not loaded yet; elsewhere
+    the process is somebody else's, who may want Keras to draw. The garbage collector pauses.
+    """
+    absent = [name for name in spared if _own and name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: as if it were not installed
+    try:
+        with collector_paused():
+            yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Collect no garbage while much is made that stays: the collector would look at all of it again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 # Ctrl-C and SIGTERM, heard also where a library loses them
 
 _requested = False
 
 
 def install_handlers() -> None:
-    """Note both signals from now on; Ctrl-C stays ignored where the shell wants it so, as in a background job."""
+    """Note both signals from now on; Ctrl-C stays ignored where the shell wants it so, as in a background job.
+
+    Whoever calls this has the process to himself. When it ends, the garbage collector does not look once more at all
+    that the libraries have made, which would take a second after TensorFlow.
+    """
+    global _own  # noqa: PLW0603
+    _own = True
+    atexit.register(gc.freeze)
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)

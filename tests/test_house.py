@@ -1,11 +1,14 @@
 """The house: its packages, its documents and its promises about imports."""
 
 import ast
+import gc
+import importlib
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from commandline import HEAVY, featstore
 
 import featstore as package
+from featstore import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -51,6 +55,20 @@ def test_importing_featstore_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_networks_may_do_without_is_away_only_in_a_process_of_featstore_and_only_meanwhile(
+    own, monkeypatch
+):
+    monkeypatch.setattr(processes, "_own", own)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with processes.importing_networks(("colorsys",)):
+        assert not gc.isenabled()
+        with pytest.raises(ImportError) if own else nullcontext():
+            importlib.import_module("colorsys")
+    assert gc.isenabled()
+    assert importlib.import_module("colorsys").rgb_to_hsv
 
 
 @pytest.mark.parametrize("name", [name for name in package.__all__ if name.islower()])

@@ -31,7 +31,7 @@ from featstore.backbones import precision as precisions
 from featstore.backbones.engines import require_free
 from featstore.backbones.weights import IMAGENET, one_line, require_reachable, resolve_weights
 from featstore.errors import BackboneError, OutOfMemoryError, UsageError
-from featstore.processes import CARD_MEMORY, CARD_SHARE
+from featstore.processes import CARD_MEMORY, CARD_SHARE, importing_networks
 from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def prepare_keras() -> Sequence[jax.Device]:
             f"JAX finds no device to compute on: {one_line(error)}",
             "Check the driver of the GPU, or compute on the CPU: JAX_PLATFORMS=cpu.",
         ) from error
-    with mock.patch.dict(os.environ, {keras_backbone.KERAS_BACKEND: BACKEND}):
+    with mock.patch.dict(os.environ, {keras_backbone.KERAS_BACKEND: BACKEND}), importing_networks():
         import keras
 
     repair = "Remove the setting from keras.json (in $KERAS_HOME or ~/.keras) or from the calling program."

@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 
+from featstore import processes
 from featstore.backbones import catalog
 from featstore.backbones import precision as precisions
 from featstore.backbones.weights import (
@@ -41,7 +42,7 @@ from featstore.errors import (
 from featstore.types import BackboneSpec, Computation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import keras
     import tensorflow as tf
@@ -80,7 +81,11 @@ def prepare_keras() -> list[tuple[int, int]]:
     require_setting("backend", asked, ENGINE, other)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     precisions.prefer_onednn()
-    with redirect_native_stderr(), mock.patch.dict(os.environ, {KERAS_BACKEND: ENGINE}):
+    with (
+        redirect_native_stderr(),
+        mock.patch.dict(os.environ, {KERAS_BACKEND: ENGINE}),
+        processes.importing_networks(),
+    ):
         import keras
         import tensorflow as tf
 
@@ -236,12 +241,36 @@ def _options(row: Row, preprocess: str) -> dict[str, Any]:
 
 def _load(row: Row, weights: Weights, options: dict[str, Any]) -> keras.Model:
     build = pkgutil.resolve_name(row.builder)
-    if weights.path is not None and weights.path.suffix == ".pth":
-        return build(weights=str(weights.path), **options)
-    network = build(weights=None, **options)
-    if weights.path is not None:
-        load_weights(row, network, weights.path)
+    if weights.path is None:
+        return build(weights=None, **options)
+    with _initial_zeros():
+        if weights.path.suffix == ".pth":
+            return build(weights=str(weights.path), **options)
+        network = build(weights=None, **options)
+    load_weights(row, network, weights.path)
     return network
+
+
+class _Zeros:
+    """What Keras' initialisers draw from, where a file has every value: zeros, which take no time."""
+
+    def __init__(self, module: Any) -> None:  # noqa: ANN401
+        self.make_default_seed, self.SeedGenerator = module.make_default_seed, module.SeedGenerator
+
+    def normal(self, shape: Sequence[int], *_: Any, dtype: str | None = None, **__: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Zeros of this shape."""
+        return np.zeros(shape, dtype or "float32")
+
+    truncated_normal = uniform = normal
+
+
+@contextlib.contextmanager
+def _initial_zeros() -> Iterator[None]:
+    """Draw no weights: those of a large network take longer to draw than to read."""
+    from keras.src.initializers import random_initializers
+
+    with mock.patch.object(random_initializers, "random", _Zeros(random_initializers.random)):
+        yield
 
 
 @contextlib.contextmanager
@@ -541,8 +570,9 @@ def load_backbone(
     from featstore.backbones.folding import fold
 
     identity = spec(row, found, preprocess, precision)
-    network = fold(build(row, found, preprocess), precisions.POLICIES[precision])
-    return KerasBackbone(identity, batch_size, network, _compile(row, network, identity, batch_size))
+    with processes.collector_paused():
+        network = fold(build(row, found, preprocess), precisions.POLICIES[precision])
+        return KerasBackbone(identity, batch_size, network, _compile(row, network, identity, batch_size))
 
 
 def require_batch_size(batch_size: int) -> None:

@@ -20,6 +20,7 @@ from featstore.evaluation.metrics import PRIMARY, decide, primary_score
 from featstore.findings import Finding, counted, ordered, quoted
 from featstore.image_facts import FactTable, file_columns, notes_found
 from featstore.images.manifest import no_groups
+from featstore.processes import collector_paused
 from featstore.results.comparison import Candidate
 from featstore.tables import interval_text
 
@@ -454,8 +455,9 @@ def _guess(x: Vector, y: NDArray[np.intp], split: Split, classes: int) -> Vector
 
 
 def _grow(seen: NDArray[np.float32], new: NDArray[np.float32], indicators: Vector) -> Vector:
-    from sklearn import config_context
-    from sklearn.tree import ExtraTreeRegressor
+    with collector_paused():
+        from sklearn import config_context
+        from sklearn.tree import ExtraTreeRegressor
 
     seeds, proba = np.random.RandomState(0), np.zeros((len(new), indicators.shape[1]))
     with config_context(skip_parameter_validation=True, assume_finite=True):

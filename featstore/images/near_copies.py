@@ -20,10 +20,11 @@ that is aligned are read once more.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ from featstore.processes import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -321,13 +323,16 @@ def _moved(
         return {row: at_hand[row] for row in rows if row in at_hand} | dict(again)
 
     aligned: dict[Way, float] = {}
-    with tqdm(total=len(wanted), desc="align", unit="pair", disable=not (progress and wanted)) as bar:
+    with (
+        ThreadPoolExecutor(threads()) as pool,
+        tqdm(total=len(wanted), desc="align", unit="pair", disable=not (progress and wanted)) as bar,
+    ):
         for part in _parts(wanted):
             seen = pictures(part)
             halved = {row: _halved(picture) for row, picture in seen.items()}
-            found = dict(_aligned(halved, part))
+            found = dict(_aligned(halved, part, pool))
             close = [way for way, value in found.items() if value >= WORTH_A_CLOSE_LOOK]
-            aligned |= found | dict(_aligned(seen, close))
+            aligned |= found | dict(_aligned(seen, close, pool))
             bar.update(len(part))
     worth = sorted(_that_stand_out(aligned, WORTH_REFINING, LOOSELY), key=lambda way: -aligned[way])
     with ThreadPoolExecutor(threads()) as pool:
@@ -351,18 +356,21 @@ def _parts(ways: Sequence[Way]) -> Iterator[list[Way]]:
     for way in ways:
         by_second[way[1:]].append(way)
     part: list[Way] = []
+    rows: set[int] = set()
     for some in by_second.values():
-        if part and len({row for way in (*part, *some) for row in way[:2]}) > AT_ONCE:
+        more = {row for way in some for row in way[:2]}
+        if part and len(rows | more) > AT_ONCE:
             yield part
-            part = []
+            part, rows = [], set()
         part += some
+        rows |= more
     if part:
         yield part
 
 
 def _refined(one: Pixels, other: Pixels, *, mirrored: bool) -> float:
     """Correlation after the best affine move (stretch and shear, too: pictures are squeezed into squares)."""
-    from scipy.ndimage import affine_transform, gaussian_filter
+    from scipy.ndimage import gaussian_filter
     from scipy.optimize import minimize
 
     side = len(one)
@@ -370,19 +378,68 @@ def _refined(one: Pixels, other: Pixels, *, mirrored: bool) -> float:
     greys = np.stack([one, other]).astype(np.float64)
     sharp = [grey - gaussian_filter(grey, BEFORE_TURNING, mode="nearest") for grey in greys]
     target, moving = _unit(sharp[0] * taper), sharp[1][:, ::-1] if mirrored else sharp[1]
-    centre = (side - 1) / 2
+    middle, move = np.full(2, (side - 1) / 2), affine_sampler(moving)
+    known: dict[bytes, float] = {}  # a line search asks again for where it stands
 
     def lacks(change: NDArray[np.float64]) -> float:
-        matrix = np.eye(2) + change[:4].reshape(2, 2) / side
-        offset = centre + change[4:] - matrix @ np.full(2, centre)
-        moved = affine_transform(moving, matrix, offset, order=1, mode="nearest")
-        return 1 - float((target * _unit(moved * taper)).sum())
+        key = change.tobytes()
+        if key not in known:
+            matrix = np.eye(2) + change[:4].reshape(2, 2) / side
+            moved = move(matrix, middle + change[4:] - matrix @ middle)
+            moved *= taper
+            moved -= np.add.reduce(moved, axis=None) / moved.size
+            moved /= max(math.sqrt(moved.ravel().dot(moved.ravel())), 1e-6)
+            moved *= target
+            known[key] = 1 - float(np.add.reduce(moved, axis=None))
+        return known[key]
 
     best = min((_start(turn, zoom, side) for turn in TURNS for zoom in ZOOMS), key=lacks)
     found = minimize(
         lacks, best, method="Powell", options={"maxfev": EVALUATIONS, "xtol": 0.02, "ftol": 1e-4}
     )
     return min(1.0, 1 - float(found.fun))
+
+
+def affine_sampler(picture: NDArray[np.float64]) -> Callable[..., NDArray[np.float64]]:
+    """Make `scipy.ndimage.affine_transform` of one square picture, ``order=1, mode="nearest"``, at half its cost.
+
+    Parameters
+    ----------
+    picture
+        ``(side, side)``.
+
+    Returns
+    -------
+    Function of a matrix ``(2, 2)`` and an offset ``(2,)``. Its picture ``(side, side)`` has the bits of scipy's,
+    which adds in this order, and lies in memory that the next call takes.
+    """
+    side = len(picture)
+    flat = np.pad(picture, 1, mode="edge").ravel()
+    wide, at = side + 2, np.arange(side, dtype=np.float64)
+    corners = [flat[start:] for start in (0, 1, wide, wide + 1)]
+    places, floors, before = np.empty((3, 2, side, side))
+    part, moved = np.empty((2, side, side))
+    index = np.empty((side, side), np.intp)
+
+    def move(matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
+        along = offset[:, None] + matrix[:, :1] * at
+        np.add(along[:, :, None], (matrix[:, 1:] * at)[:, None, :], out=places)
+        np.floor(places, out=floors)
+        np.subtract(1.0, np.subtract(places, floors, out=places), out=before)
+        behind = np.subtract(1.0, before, out=places)
+        np.minimum(np.maximum(floors, -1.0, out=floors), side - 1.0, out=floors)
+        np.add(np.multiply(floors[0], wide, out=part), floors[1], out=part)
+        index[...] = np.add(part, wide + 1.0, out=part)
+        (up, left), (down, right) = before, behind
+        for corner, rows, columns in zip(corners, (up, up, down, down), (left, right) * 2, strict=True):
+            into = moved if corner is corners[0] else part
+            corner.take(index, out=into, mode="clip")
+            np.multiply(np.multiply(into, rows, out=into), columns, out=into)
+            if into is part:
+                np.add(moved, part, out=moved)
+        return moved
+
+    return move
 
 
 def _start(degrees: float, zoom: float, side: int) -> NDArray[np.float64]:
@@ -459,42 +516,73 @@ def _halved(miniature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return halved
 
 
-def _aligned(pictures: Mapping[int, Pixels], pairs: Iterable[Way]) -> Iterator[tuple[Way, float]]:
+def _aligned(
+    pictures: Mapping[int, Pixels], pairs: Iterable[Way], pool: Executor
+) -> Iterator[tuple[Way, float]]:
     """Correlation of each pair that is there after the best turn, zoom and shift of its second image."""
-    from scipy.fft import irfft2, rfft2
-    from scipy.ndimage import gaussian_filter
-    from scipy.sparse import vstack
-
     by_second: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
     for one, other, mirrored in pairs:
         if one in pictures and other in pictures:
             by_second[other, mirrored].append(one)
-    if not by_second:
-        return
-    side = len(pictures[next(iter(by_second))[0]])
-    moves = vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
+    rows = list(dict.fromkeys(one for ones in by_second.values() for one in ones))
+    spectra = pool.map(lambda row: np.conj(_spectra(_sharpened(pictures[row])[None])), rows)
+    firsts = dict(zip(rows, spectra, strict=True))
+
+    def align(second: tuple[int, bool]) -> list[float]:
+        fine = _sharpened(pictures[second[0]])
+        return _best_alignments(
+            fine[:, ::-1] if second[1] else fine, [firsts[one] for one in by_second[second]]
+        )
+
+    for (other, mirrored), values in zip(by_second, pool.map(align, by_second), strict=True):
+        for one, value in zip(by_second[other, mirrored], values, strict=True):
+            yield (one, other, mirrored), value
+
+
+def _sharpened(picture: Pixels) -> Floats:
+    from scipy.ndimage import gaussian_filter
+
+    grey = picture.astype(np.float32)
+    fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * len(grey) / 64, mode="nearest")
+    return fine
+
+
+@cache
+def _taper(side: int) -> Floats:
+    return np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
+
+
+def _spectra(pictures: Floats) -> NDArray[np.complex64]:
+    """Half spectra of ``(n, side, side)``, each tapered, of mean 0 and norm 1."""
+    from scipy.fft import rfft2
+
+    seen = pictures * _taper(pictures.shape[1])
+    seen -= seen.mean(axis=(1, 2), keepdims=True)
+    seen /= np.maximum(np.sqrt((seen**2).sum(axis=(1, 2), keepdims=True)), 1e-6)
+    transformed: NDArray[np.complex64] = rfft2(seen)
+    return transformed
+
+
+def _best_alignments(fine: Floats, firsts: Iterable[NDArray[np.complex64]]) -> list[float]:
+    """Largest correlation of one picture, however moved, with each of others, whose conjugate spectra these are.
+
+    Only the shifts in question are transformed back along the rows.
+    """
+    from scipy.fft import ifft, irfft
+
+    side = len(fine)
     shifts = np.arange(-side // SHIFT_SHARE, side // SHIFT_SHARE + 1)
-    taper = np.sqrt(np.outer(*(np.hanning(side + 2)[1:-1],) * 2)).astype(np.float32)
+    moved = _spectra((_moves(side) @ fine.ravel()).reshape(-1, side, side).astype(np.float32))
+    products = (ifft(moved * first, axis=1, overwrite_x=True)[:, shifts] for first in firsts)
+    return [min(1.0, float(irfft(part, side, axis=2)[:, :, shifts].max())) for part in products]
 
-    def sharpened(row: int) -> Floats:
-        grey = pictures[row].astype(np.float32)
-        fine: Floats = grey - gaussian_filter(grey, BEFORE_TURNING * side / 64, mode="nearest")
-        return fine
 
-    def spectra(pictures: Floats) -> NDArray[np.complex64]:
-        seen = pictures * taper
-        seen -= seen.mean(axis=(1, 2), keepdims=True)
-        seen /= np.maximum(np.sqrt((seen**2).sum(axis=(1, 2), keepdims=True)), 1e-6)
-        transformed: NDArray[np.complex64] = rfft2(seen)
-        return transformed
+@cache
+def _moves(side: int) -> Any:  # noqa: ANN401
+    """All turns and zooms ``(ways * side², side²)``."""
+    from scipy.sparse import vstack
 
-    for (other, mirrored), ones in by_second.items():
-        fine = sharpened(other)[:, ::-1] if mirrored else sharpened(other)
-        moved = spectra((moves @ fine.ravel()).reshape(-1, side, side).astype(np.float32))
-        for one in ones:
-            products = irfft2(moved * np.conj(spectra(sharpened(one)[None])), s=(side, side))
-            near = products[:, shifts][:, :, shifts]
-            yield (one, other, mirrored), min(1.0, float(near.max()))
+    return vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
 
 
 def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN401

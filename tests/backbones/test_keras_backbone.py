@@ -327,6 +327,17 @@ def mobilenet_file(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_file_has_is_not_drawn_before(mobilenet_file, monkeypatch):
+    from keras.src.backend.tensorflow import random
+
+    drawn = []
+    for name in ("normal", "truncated_normal", "uniform"):
+        monkeypatch.setattr(random, name, lambda *_, **__: drawn.append(1))
+    loaded("MobileNet025", str(mobilenet_file))
+    assert drawn == []
+
+
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_in_one_line(mobilenet_file):
     with pytest.raises(WeightsError, match="does not fit the network") as error:
         load_backbone("MobileNetV3Small", str(mobilenet_file))

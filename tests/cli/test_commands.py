@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from commandline import FEATSTORE, NETS, featstore, modules_loaded
+from commandline import FEATSTORE, HEAVY, NETS, featstore, modules_loaded
 from commandserver import LIBRARIES
 from PIL import Image
 
@@ -22,6 +22,8 @@ COMMANDS = [
     "strategies", "recipes", "cache", "doctor", "bench",
     "split", "convert", "plan",
 ]  # fmt: skip
+UNWANTED = ("jax", "pandas")
+"""Libraries that others try to import, and no command asks anything of."""
 
 
 def test_help_lists_every_command_with_one_line():
@@ -263,6 +265,13 @@ def test_predict_refuses_what_it_can_before_tensorflow_is_loaded(fused, tmp_path
 
 
 @pytest.mark.slow
+def test_predict_loads_no_library_that_tensorflow_merely_tries(fused, world):
+    image = next(world.data.parent.rglob("*.png"))
+    _, loaded = modules_loaded("predict", fused, image, fresh=True, among=(*HEAVY, *UNWANTED))
+    assert loaded == {"tensorflow", "keras", "sklearn", "scipy"}
+
+
+@pytest.mark.slow
 def test_predictions_of_a_file_agree_with_those_of_the_run(world, tmp_path):
     """The held-out probabilities in predictions.csv come back when the same files are given to predict."""
     import csv
@@ -414,6 +423,12 @@ def test_compare_chooses_operating_points_in_the_fold_and_tells_the_kinds_of_luc
     assert all(spread["folds"] is not None for spread in spreads.values())
     assert {name for name, s in spreads.items() if s["training"] is not None} == {"concat_head"}
     assert len(document["winner"]["nested"]["picked"]) == 6
+
+
+def test_check_loads_no_network_and_nothing_to_draw_with(world, tmp_path):
+    arguments = ["check", world.data, "--cache", tmp_path / "none"]
+    code, loaded = modules_loaded(*arguments, among=(*HEAVY, *UNWANTED))
+    assert (code, loaded) == (0, {"sklearn", "scipy"})
 
 
 @pytest.mark.slow

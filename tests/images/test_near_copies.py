@@ -5,10 +5,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from featstore.images.augment import resize
-from featstore.images.near_copies import SIDE, Miniatures, find_copies
+from featstore.images.near_copies import SIDE, Miniatures, affine_sampler, find_copies
 from featstore.images.reading import pixel_digest
 from featstore.phantom import phantom_slice
 
@@ -119,3 +119,16 @@ def test_noise_is_no_copy_of_noise():
         ).pairs
         == ()
     )
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.2, 1.0])
+def test_a_moved_picture_has_the_bits_of_scipys(spread):
+    rng = np.random.default_rng(7)
+    picture = rng.normal(0, 50, (SIDE, SIDE))
+    move = affine_sampler(picture)
+    for _ in range(20):
+        matrix = np.eye(2) + rng.normal(0, spread, (2, 2))
+        offset = rng.normal(0, 30 * spread, 2)
+        np.testing.assert_array_equal(
+            move(matrix, offset), affine_transform(picture, matrix, offset, order=1, mode="nearest")
+        )

@@ -54,14 +54,14 @@ def featstore(*arguments, cwd=None, timeout=240, fresh=False) -> Outcome:
     return _run(FEATSTORE, words, LIBRARIES + NETWORKS if networks else LIBRARIES, cwd, timeout, fresh=fresh)
 
 
-def modules_loaded(*arguments, fresh=False, within=LIGHT) -> tuple[int, set[str]]:
-    """Run a command where nothing heavy is loaded; return its exit code and which heavy libraries it has loaded.
+def modules_loaded(*arguments, fresh=False, within=LIGHT, among=HEAVY) -> tuple[int, set[str]]:
+    """Run a command where nothing heavy is loaded; return its exit code and which of these it has loaded: `among`.
 
     `within` other modules, those are among them.
     """
     done = _run(SCRIPT, list(map(str, arguments)), within, None, 240, fresh=fresh)
     code, loaded = json.loads(done.out.rpartition("LOADED")[2])
-    return code, set(loaded).intersection(HEAVY)
+    return code, set(loaded).intersection(among)
 
 
 def _run(script, words, modules, cwd, timeout, *, fresh):
