@@ -56,7 +56,7 @@ def wrapped(text: str, width: int) -> str:
 
 COMMAND = re.compile(r"\s*(?:[\w ]+: )?featstore ")
 """How a line begins that is a command to be copied, such as ``Next: featstore extract DATA``."""
-COMMAND_IN_SENTENCE, NO_BREAK = re.compile(r"`featstore [^`]+`"), "\N{NO-BREAK SPACE}"
+COMMAND_IN_SENTENCE, NO_BREAK = re.compile("`featstore\\b[^`]+`"), "\N{NO-BREAK SPACE}"
 
 
 def _is_kept(line: str) -> bool:

@@ -57,7 +57,7 @@ def scored(label, auc, interval, backbones=("A", "B")):
     plain = estimate(0.7, (0.6, 0.8))
     estimates = {**dict.fromkeys(METRICS, plain), "auc": estimate(auc, interval)}
     return SimpleNamespace(
-        candidate=SimpleNamespace(label=label, backbones=backbones),
+        candidate=SimpleNamespace(label=label, backbones=backbones, strategy="concat_logreg"),
         primary=auc or 0.0,
         variance_components=SimpleNamespace(patients=0.03, folds=None, training=None),
         estimates=estimates,

@@ -267,7 +267,7 @@ def _both_units(comparison: Comparison) -> Table | None:
         ),
         rows,
         f"{patients:,} patients, {images:,} images."
-        f" {pooled_text(comparison.protocol.pool, [one.strategy for one in comparison.candidates])}"
+        f" {pooled_text(comparison.protocol.pool, [one.candidate.strategy for one in comparison.candidates])}"
         " Both resample patients;"
         " per image a patient with many images counts for more.",
     )  # fmt: skip

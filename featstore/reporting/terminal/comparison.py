@@ -897,7 +897,7 @@ def _comparison_details(result: Comparison) -> str:
 
 def _pooled_text(result: Comparison) -> str:
     """How the images of a patient become one answer, by the way of pooling or by a strategy itself."""
-    return verdict.pooled_text(result.protocol.pool, [one.strategy for one in result.candidates])
+    return verdict.pooled_text(result.protocol.pool, [one.candidate.strategy for one in result.candidates])
 
 
 def _beside_text(result: Comparison, names: Sequence[str] = BESIDE) -> str:
