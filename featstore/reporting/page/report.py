@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from markupsafe import Markup
+
     from featstore.findings import Finding
     from featstore.reporting.figures import Picture
     from featstore.reporting.page.cases import Dataset, MappedCases, WrongCases
@@ -322,6 +324,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = prose
     script = _text("report.js")
     return environment.get_template("report.html").render(
         page=page,
@@ -337,6 +340,19 @@ def render(page: Page) -> str:
             for picture in page.drawings
         },
     )
+
+
+def prose(text: str) -> Markup:
+    """A sentence as a page has it, safe in it: minus signs, and what stands between backticks as a command."""
+    from markupsafe import Markup, escape
+
+    parts = printable(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(typeset(printable(text)))
+    found = Markup()
+    for at, part in enumerate(parts):
+        found += Markup('<code class="command">{}</code>').format(part) if at % 2 else escape(typeset(part))
+    return found
 
 
 def _untold(page: Page) -> list[Finding]:
