@@ -270,6 +270,43 @@ def test_a_fit_with_many_findings_fits_forty_lines_and_tells_them_whole_in_its_d
         assert finding.message[:90] in whole
 
 
+def test_of_many_findings_of_one_code_a_short_screen_tells_the_first_and_how_many():
+    same = [
+        Finding("FS101", f"On {split} the class is guessed. " + "And so on. " * 9, 1)
+        for split in ("val", "test")
+    ]
+    lines = plain(fusion_screen(fit(findings=(*same, *WARNINGS[3:])), 80)).split("\n")
+    assert len(lines) <= LINES
+    assert [line[:44] for line in lines if "FS101" in line] == [
+        "WARNING FS101 shortcut (2 times): On val the"
+    ]
+    assert any(line.startswith(f"WARNING {WARNINGS[3].title}: A message") for line in lines), (
+        "more than a code"
+    )
+
+
+def test_a_note_without_a_count_shows_none():
+    assert "Notes: FS405 backbones_left_out." in "\n".join(
+        shown(findings=[Finding("FS405", "B took no part.")])
+    )
+
+
+def test_an_answer_to_one_image_that_was_learned_from_speaks_of_one():
+    one = Prediction(
+        path="a.png",
+        label="ill",
+        votes={},
+        probability={"ill": 0.75, "well": 0.25},
+        in_training="the same file",
+    )
+    result = Predictions(
+        run="r", operating={"calibration": None, "threshold": None}, classes=("ill", "well"), files=(), bad=(),
+        predictions=(one,),
+    )  # fmt: skip
+    first = predictions_text(result).split("\n")[0]
+    assert first == "1 image answered: ill 1; it was learned from, which says nothing of new ones."
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_a_fit_is_its_answer_one_table_and_what_to_do_next(width):
     lines = plain(fusion_screen(fit(), width)).split("\n")
