@@ -23,7 +23,7 @@ from featstore.reporting.terminal.comparison import (
     shorten,
 )
 from featstore.reporting.terminal.results import extraction_text, predictions_text
-from featstore.results.comparison import InsideOutside, Protocol, SiteResult, SiteScores
+from featstore.results.comparison import InsideOutside, Looks, Planning, Protocol, SiteResult, SiteScores
 from featstore.results.extraction import Extraction, KeySummary
 from featstore.results.fusion import Prediction, Predictions, SingleNetwork
 from featstore.results.paper import Demonstration
@@ -175,9 +175,12 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
 
 
 @pytest.mark.parametrize("width", range(60, 101, 5))
-def test_no_interval_is_torn_between_two_lines(width):
-    for line in shown(width=width):
+def test_no_interval_and_no_command_is_torn_between_two_lines(width):
+    planning = Planning(looks=Looks(), plan=None)
+    for line in shown(width=width, planning=planning):
         assert line.count("[") == line.count("]")
+        assert line.count("`") % 2 == 0
+    assert "`featstore plan DATA --out plan.json`" in "\n".join(shown(width=width, planning=planning))
 
 
 def test_predictive_values_are_told_with_what_they_hold_for():

@@ -46,8 +46,8 @@ LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
 ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
-WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]"), "\N{NO-BREAK SPACE}"
-"""An interval in a sentence, and what keeps it together while lines are broken."""
+WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]|`[^`]{1,50}`"), "\N{NO-BREAK SPACE}"
+"""An interval or a command in a sentence, and what keeps it together while lines are broken."""
 SHORTEST = 12
 """Columns of a name; where a narrow terminal leaves fewer, intervals are written closer."""
 BESIDE = (
@@ -935,7 +935,7 @@ def _next_text(out: Path | None) -> str:
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
-        # An interval stays on one line.
+        # An interval stays on one line, and so does a command.
         kept = WITHIN.sub(lambda found: found[0].replace(" ", NO_BREAK), printable(line))
         whole = fill(kept, width, subsequent_indent=hanging, break_on_hyphens=False)
         yield Line(whole.replace(NO_BREAK, " "), stress)
