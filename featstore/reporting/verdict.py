@@ -646,11 +646,26 @@ def findings_brief(found: Sequence[Finding]) -> str:
     known = ordered(found)
     open_ones = [finding for finding in known if not finding.accepted]
     lines = [_line(finding) for finding in open_ones if finding.severity != "note"]
-    notes = [f"{f.title} ({f.count})" for f in open_ones if f.severity == "note"]
+    notes = [f"{f.title} ({f.count})" if f.count else f.title for f in open_ones if f.severity == "note"]
     if notes:
         lines.append(f"Notes: {', '.join(notes)}.")
     lines += _accepted(known)
     return "\n".join([*lines, WHERE]) if lines else ""
+
+
+def findings_by_code(found: Sequence[Finding]) -> str:
+    """As `findings_brief`, but a single line for all findings of a code: the first, and how many there are."""
+    told: dict[str, list[Finding]] = {}
+    for finding in ordered(found):
+        told.setdefault(f"{finding.code}{finding.accepted}", []).append(finding)
+    several = {id(same[0]): len(same) for same in told.values()}
+    kept = [f for f in found if id(f) in several or f.severity == "note" or f.accepted]
+    lines = findings_brief(kept).split("\n")
+    for same in told.values():
+        if len(same) > 1 and same[0].severity != "note" and not same[0].accepted:
+            at = lines.index(_line(same[0]))
+            lines[at] = lines[at].replace(same[0].title, f"{same[0].title} ({len(same)} times)", 1)
+    return "\n".join(lines)
 
 
 def findings_codes(found: Sequence[Finding]) -> str:

@@ -23,7 +23,7 @@ from featstore.reporting.terminal.comparison import (
     shorten,
 )
 from featstore.reporting.terminal.results import extraction_text, predictions_text
-from featstore.results.comparison import InsideOutside, Protocol, SiteResult, SiteScores
+from featstore.results.comparison import InsideOutside, Looks, Planning, Protocol, SiteResult, SiteScores
 from featstore.results.extraction import Extraction, KeySummary
 from featstore.results.fusion import Prediction, Predictions, SingleNetwork
 from featstore.results.paper import Demonstration
@@ -175,9 +175,12 @@ def test_the_table_is_sorted_by_score_with_differences_to_the_best_single_networ
 
 
 @pytest.mark.parametrize("width", range(60, 101, 5))
-def test_no_interval_is_torn_between_two_lines(width):
-    for line in shown(width=width):
+def test_no_interval_and_no_command_is_torn_between_two_lines(width):
+    planning = Planning(looks=Looks(), plan=None)
+    for line in shown(width=width, planning=planning):
         assert line.count("[") == line.count("]")
+        assert line.count("`") % 2 == 0
+    assert "`featstore plan DATA --out plan.json`" in "\n".join(shown(width=width, planning=planning))
 
 
 def test_predictive_values_are_told_with_what_they_hold_for():
@@ -268,6 +271,43 @@ def test_a_fit_with_many_findings_fits_forty_lines_and_tells_them_whole_in_its_d
     for finding in WARNINGS:
         assert finding.code in "\n".join(lines)
         assert finding.message[:90] in whole
+
+
+def test_of_many_findings_of_one_code_a_short_screen_tells_the_first_and_how_many():
+    same = [
+        Finding("FS101", f"On {split} the class is guessed. " + "And so on. " * 9, 1)
+        for split in ("val", "test")
+    ]
+    lines = plain(fusion_screen(fit(findings=(*same, *WARNINGS[3:])), 80)).split("\n")
+    assert len(lines) <= LINES
+    assert [line[:44] for line in lines if "FS101" in line] == [
+        "WARNING FS101 shortcut (2 times): On val the"
+    ]
+    assert any(line.startswith(f"WARNING {WARNINGS[3].title}: A message") for line in lines), (
+        "more than a code"
+    )
+
+
+def test_a_note_without_a_count_shows_none():
+    assert "Notes: FS405 backbones_left_out." in "\n".join(
+        shown(findings=[Finding("FS405", "B took no part.")])
+    )
+
+
+def test_an_answer_to_one_image_that_was_learned_from_speaks_of_one():
+    one = Prediction(
+        path="a.png",
+        label="ill",
+        votes={},
+        probability={"ill": 0.75, "well": 0.25},
+        in_training="the same file",
+    )
+    result = Predictions(
+        run="r", operating={"calibration": None, "threshold": None}, classes=("ill", "well"), files=(), bad=(),
+        predictions=(one,),
+    )  # fmt: skip
+    first = predictions_text(result).split("\n")[0]
+    assert first == "1 image answered: ill 1; it was learned from, which says nothing of new ones."
 
 
 @pytest.mark.parametrize("width", [80, 100])

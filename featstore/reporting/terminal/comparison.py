@@ -46,8 +46,8 @@ LINES = 40
 """Lines that a comparison fits, unless more was asked for than the answer."""
 ROWS, WHOLE_ROWS, ENOUGH_ROWS, FEWEST_ROWS = 15, 12, 8, 6
 """Rows of the table; where findings need the room there are fewer."""
-WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]"), "\N{NO-BREAK SPACE}"
-"""An interval in a sentence, and what keeps it together while lines are broken."""
+WITHIN, NO_BREAK = re.compile(r"\[\S+ to \S+\]|`[^`]{1,50}`"), "\N{NO-BREAK SPACE}"
+"""An interval or a command in a sentence, and what keeps it together while lines are broken."""
 SHORTEST = 12
 """Columns of a name; where a narrow terminal leaves fewer, intervals are written closer."""
 BESIDE = (
@@ -172,7 +172,6 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
     where = quote(result.run)
     about = [
         f"Of {result.strategy}: {_fusion_beside(result, split)}.",
-        data_text(result.matrix),
         f"Fitted on the training images alone: {sizes}.",
         operating_text(result.operating, list(result.matrix["classes"]), result.unit),
         _fit_by_image(result, split),
@@ -184,7 +183,6 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
     ]
     found = findings_not_shown_yet(result.findings)
     kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
-    said = [line for part in about for line in _prose(part, width)]
     below = [
         *(_sections(_fusion_details(result), width) if details else ()),
         *_prose(kept, width),
@@ -192,11 +190,14 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
         Line(printable(f"      featstore report {where}")),
     ]
     answer = [*_fusion_answer(result, split, width)]
-    cut_short: list[tuple[int, Warned]] = [(FEWEST_ROWS, "brief"), (FEWEST_ROWS, "codes")]
-    whole: list[tuple[int, Warned]] = [(rows, "whole") for rows in range(ROWS, FEWEST_ROWS - 1, -1)]
-    for rows, warnings in whole + cut_short:
-        told = _fusion_lines(result, split, width, rows)
-        lines = [*answer, Line(""), *told, Line(""), *said, *_warnings(found, width, warnings), *below]
+    steps = [ScreenSize(rows) for rows in range(ROWS, FEWEST_ROWS - 1, -1)]
+    steps += [ScreenSize(FEWEST_ROWS, "brief"), *(ScreenSize(FEWEST_ROWS, how, "scores") for how in BRIEFLY)]
+    for size_of in steps:
+        data = data_text(result.matrix, brief=size_of.said != "all")
+        said = [line for part in (about[0], data, *about[1:]) for line in _prose(part, width)]
+        told = _fusion_lines(result, split, width, size_of.rows)
+        warnings = _warnings(found, width, size_of.findings)
+        lines = [*answer, Line(""), *told, Line(""), *said, *warnings, *below]
         if details or _count(lines) <= LINES:
             break
     return lines
@@ -533,7 +534,7 @@ def backbone_value_text(result: BackboneValue) -> str:
                     "backbone",
                     "ms/image",
                     "vector",
-                    f"{metric} alone",
+                    "alone",
                     "Shapley",
                     "Caruana",
                     "LogME",
@@ -642,7 +643,8 @@ def comparison_screen(
 
 
 Warned = Literal["whole", "brief", "codes"]
-"""How findings are told: whole, a line for each that is cut where the screen ends, or by their codes alone."""
+"""How findings are told: whole, a line for each code that is cut where the screen ends, or by their codes alone."""
+BRIEFLY: tuple[Warned, ...] = ("brief", "codes")
 Said = Literal["all", "scores", "little", "least"]
 """What is told beside the table: all; not networks, views and images of patients; of the scores only sensitivity and
 specificity; and nothing of the best of many."""
@@ -697,7 +699,7 @@ def _warnings(found: Sequence[Finding], width: int, how: Warned) -> Iterator[Lin
         case "whole":
             yield from _prose(verdict.findings_brief(found), width, hanging="    ")
         case "brief":
-            for line in verdict.findings_brief(found).split("\n"):
+            for line in verdict.findings_by_code(found).split("\n"):
                 yield Line(shorten(printable(line), width))
         case "codes":
             yield from _prose(verdict.findings_codes(found), width, hanging="    ")
@@ -939,7 +941,7 @@ def _next_text(out: Path | None) -> str:
 
 def _prose(text: str, width: int, stress: Stress = "", hanging: str = "") -> Iterator[Line]:
     for line in filter(None, text.split("\n")):
-        # An interval stays on one line.
+        # An interval stays on one line, and so does a command.
         kept = WITHIN.sub(lambda found: found[0].replace(" ", NO_BREAK), printable(line))
         whole = fill(kept, width, subsequent_indent=hanging, break_on_hyphens=False)
         yield Line(whole.replace(NO_BREAK, " "), stress)

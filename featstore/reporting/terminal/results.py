@@ -133,10 +133,20 @@ def _answers_text(result: Predictions) -> str:
     called = counts({name: told[name] for name in result.classes if told[name]})
     what = "page" if result.files else "image"
     known = sum(not p.is_new for p in result.predictions)
-    seen = f"; {known} of them were learned from, which says nothing of new ones" if known else ""
+    seen = (
+        f"; {_of_all(known, len(result.predictions))} learned from, which says nothing of new ones"
+        if known
+        else ""
+    )
     unlike = sum(p.is_unlike for p in result.predictions)
     strange = f"; {unlike} unlike any in training" if unlike else ""
     return f"{counted(len(result.predictions), what)} answered: {called}{strange}{seen}."
+
+
+def _of_all(count: int, every: int) -> str:
+    if every == 1:
+        return "it was"
+    return f"{count} of them {'was' if count == 1 else 'were'}"
 
 
 def _scores_text(result: Predictions) -> str:
@@ -362,7 +372,11 @@ def _evidence_table(result: Explanations, width: int) -> str:
         for at, name in enumerate(names, 1)
     }
     legend = f"{', '.join(f'{at} {name}' for at, name in enumerate(names, 1))}; * carries the answer."
-    numbered = columns | beside | marked
+    numbered = (
+        {("P" if head == "P(predicted)" else head): cells for head, cells in columns.items()}
+        | beside
+        | marked
+    )
     room = max(len(p.path) for p in answers) - (_widest(_columns(numbered)) - width)
     numbered["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in answers]
     return f"{_columns(numbered)}\n{legend}"
