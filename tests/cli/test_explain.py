@@ -189,6 +189,26 @@ def test_the_maps_of_real_networks_add_up_to_what_predict_says(world, run, expla
 
 
 @pytest.mark.slow
+def test_the_weighted_maps_of_a_patients_images_add_up_to_the_patients_answer(world, tmp_path):
+    """Of attention over images: each is explained by itself, and `predict` says its weight."""
+    options = {"cache": world.cache, "recipe": "identity", "positive": "covid", "unit": "group"}
+    featstore.fuse(world.data, strategy="attention_pooling", out=tmp_path / "run", **options)
+    told = featstore.predict(tmp_path / "run", world.data)
+    patient = next(one for one in told.patients if one.images > 1)
+    mine = [p for p in told.predictions if p.patient == patient.patient]
+    explained = featstore.explain(tmp_path / "run", [p.path for p in mine])
+    logits = [one.total.mean() + one.constant for one in explained.explanations]
+    assert [one.logit for one in explained.explanations] == pytest.approx(logits, abs=1e-5)
+    pooled = np.dot([p.weight for p in mine], logits)
+    assert pooled == pytest.approx(in_logits(patient.probability, "covid"), abs=1e-5)
+    assert [one.prediction.weight for one in explained.explanations] == [1.0] * len(mine)
+    for one in explained.explanations:
+        assert in_logits(one.prediction.probability, "covid") == pytest.approx(one.logit, abs=1e-5)
+    done = command("explain", tmp_path / "run", mine[0].path, "--out", tmp_path / "maps")
+    assert "Each image by itself" in done.out
+
+
+@pytest.mark.slow
 def test_a_head_that_learned_shuffled_labels_has_other_maps(world, run, explained, tmp_path):
     """A map that stays when the head is another would show the image, and not the model (Adebayo et al. 2018)."""
     with world.data.open(newline="") as lines:
