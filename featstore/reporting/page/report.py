@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ from featstore.tables import Table, number_cell, printable, text_cell, typeset
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from markupsafe import Markup
 
     from featstore.findings import Finding
     from featstore.reporting.figures import Picture
@@ -322,6 +325,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["coded"] = _coded
     script = _text("report.js")
     return environment.get_template("report.html").render(
         page=page,
@@ -365,6 +369,16 @@ def _shortcuts(page: Page) -> Table | None:
 
 def _text(name: str) -> str:
     return files("featstore.reporting.page").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+CODE = re.compile(r"`([^`]+)`")
+
+
+def _coded(text: str) -> Markup:
+    """A sentence whose commands, which stand in backticks, are shown as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(_readable(text)))))  # noqa: S704 - escaped before
 
 
 def _readable(value: Any) -> Any:  # noqa: ANN401
