@@ -253,7 +253,9 @@ def strategies(json: options.Json = False) -> None:
         )
         return
     floors = sum(row.level == "floor" for row in rows)
-    head = f"{counted(len(rows), 'strategy', 'strategies')}, {floors} of them floors that a fusion must beat."
+    head = (
+        f"{counted(len(rows), 'strategy', 'strategies')}, {floors} of them simple baselines (floor) to beat."
+    )
     _print_rows(head, rows)
 
 

@@ -152,7 +152,7 @@ class Rows(tuple[T, ...]):
         lines = [_heads(self[0]), *map(_cells, self)]
         short = table(lines[0][:-1], [line[:-1] for line in lines[1:]]).split("\n")
         before = max(map(len, short)) + 2
-        if width - before < NARROWEST:
+        if width - before < min(NARROWEST, max(len(str(line[-1])) for line in lines)):
             rest = [[""], *([fill(str(line[-1]), width - 4)] for line in lines[1:])]
             below = [indent(text, "    ") for (text,) in rest]
             return "\n".join(part for both in zip(short, below, strict=True) for part in both if part)

@@ -172,3 +172,8 @@ def test_a_patient_merged_across_the_data_sets_own_split_counts_the_images_that_
     page = " ".join(re.sub(r"<[^>]+>", " ", Path(report).read_text()).split())
     assert "6 of the images of train were not learned from: the same pictures are tested (FS103)." in page
     assert "26 images; 6 left out (FS103)" in page or "26 images 6 left out (FS103)" in page
+    # And one that sets the data set's own split aside says in the report what to type instead, as code.
+    featstore.compare(data, strategies=["concat_logreg"], folds=3, repeats=1, out=tmp_path / "three", **where)
+    page = Path(featstore.write_report([tmp_path / "three"], out=tmp_path / "other.html")).read_text()
+    assert '<code class="command">featstore compare DATA --folds split</code>' in page
+    assert "`featstore " not in page

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import featstore
 from featstore.backbones import catalog
 from featstore.reporting.terminal.comparison import plan_text
 from featstore.reporting.terminal.machine import machine_text
@@ -107,6 +108,14 @@ def test_the_store_is_listed_within_the_screen(oldest, newest, age):
     text = inventory_text([entry])
     assert text.endswith(age)
     assert widest(text) <= WIDTH
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_short_last_column_of_a_list_stays_on_its_line_under_its_head(width):
+    head, *rows = featstore.backbones().text(width).split("\n")
+    assert head.endswith("weights    in the paper")
+    assert len(rows) == len(featstore.backbones())
+    assert max(map(len, [head, *rows])) <= width
 
 
 def test_what_was_sealed_is_wrapped_and_speaks_of_patients():
