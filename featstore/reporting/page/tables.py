@@ -42,6 +42,7 @@ from featstore.tables import (
     Cell,
     Table,
     count_cell,
+    interval_text,
     number_cell,
     short_weights,
     size,
@@ -1029,6 +1030,11 @@ def _sentence(
         return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, {why}."
     low, high = interval
     delta = values[1] - values[0]
+    if low <= 0 <= high and round(delta, 3) == 0:
+        return (
+            f"On the {images:,} images that both were tested on, {_who(two)} and {_who(one)} differ in AUC by 0.000"
+            f" (95 % interval {interval_text(interval, signed=True)}); that may be chance."
+        )
     word = "higher" if delta >= 0 else "lower"
     by = phrase(delta, (low, high)) if delta >= 0 else phrase(-delta, (-high, -low))
     told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
