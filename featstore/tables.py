@@ -44,7 +44,7 @@ def wrapped(text: str, width: int) -> str:
         line
         if len(line) <= width or _is_kept(line)
         else fill(
-            IN_BACKTICKS.sub(lambda found: found[0].replace(" ", NO_BREAK), line),
+            IN_SENTENCE.sub(lambda found: found[0].replace(" ", NO_BREAK), line),
             width,
             subsequent_indent=_indent(line) + "    ",
             break_on_hyphens=False,
@@ -56,8 +56,8 @@ def wrapped(text: str, width: int) -> str:
 
 COMMAND = re.compile(r"\s*(?:[\w ]+: )?featstore ")
 """How a line begins that is a command to be copied, such as ``Next: featstore extract DATA``."""
-IN_BACKTICKS, NO_BREAK = re.compile(r"`[^`]+`"), "\N{NO-BREAK SPACE}"
-"""A command in a sentence, and what keeps it together while lines are broken."""
+IN_SENTENCE, NO_BREAK = re.compile(r"`[^`]+`|(?<=: )featstore [^`]+$"), "\N{NO-BREAK SPACE}"
+"""A command in a sentence or at its end, and what keeps it together while lines are broken."""
 
 
 def _is_kept(line: str) -> bool:

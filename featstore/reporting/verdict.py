@@ -13,7 +13,7 @@ from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
 from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
-from featstore.findings import Finding, ordered
+from featstore.findings import Finding, counted, ordered
 from featstore.results.fusion import Explanation, Fusion
 from featstore.tables import interval_text, printable
 
@@ -333,8 +333,8 @@ def pairs_head(result: Comparison) -> str:
 def pairs_told(result: Comparison) -> str:
     """How many pairs have a difference that is more than noise."""
     return (
-        f"Of all {len(result.pairs):,} pairs, {significant_pairs(result):,} differ by more than noise; --json and"
-        " metrics.json have every one."
+        f"Of all {len(result.pairs):,} pairs, {counted(significant_pairs(result), 'differs', 'differ')} by more than"
+        " noise; --json and metrics.json have every one."
     )
 
 
@@ -758,31 +758,44 @@ def controls_lines(result: Comparison) -> list[str]:
             "Not checked: that needs the images. Run `featstore compare DATA` again where they are at hand."
         ]
     named = max(result.candidates, key=lambda s: s.primary).label
-    return [_explained(found, named), *([] if found.site is None else _site_lines(found.site))]
+    return [
+        _explained(found, named, planned_intervals(result)),
+        *([] if found.site is None else _site_lines(found.site)),
+    ]
 
 
-def _explained(found: NegativeControls, named: str) -> str:
+def planned_intervals(result: Comparison) -> dict[tuple[str, str], tuple[float, float] | None]:
+    """Intervals of the primary fusion less each guess by its own test: what the answer says, all else says, too."""
+    asked = result.primary_question
+    return {} if asked is None else {(asked.primary, one.name): one.interval for one in asked.shortcuts}
+
+
+def _explained(
+    found: NegativeControls, named: str, planned: Mapping[tuple[str, str], tuple[float, float] | None]
+) -> str:
     against = found.against(named)
+
+    def told(name: str) -> str:
+        return _signed(against[name].delta, planned.get((named, name), against[name].interval))
+
     if explaining := found.explaining(named):
         worst = max(explaining, key=lambda one: one.mean or 0.0)
-        difference = against[worst.name]
         return (
             f"It could. The {worst.name} sees no lung and reaches AUC {worst.mean:.3f}; {named} is not clearly above"
-            f" that (difference {_signed(difference.delta, difference.interval)}). The score may come from a scanner,"
+            f" that (difference {told(worst.name)}). The score may come from a scanner,"
             " a marker or the way of cropping."
         )
     blind = [one for one in found.controls if not one.sees_lung]
     nearest = max(blind, key=lambda one: one.mean or 0.0)
-    difference = against[nearest.name]
-    told = f"{nearest.name}, difference {_signed(difference.delta, difference.interval)}"
+    apart = f"{nearest.name}, difference {told(nearest.name)}"
     if found.verdict(named) == "apart":
         return (
-            f"Not by what was tried. {named} is clearly above every control that sees no lung (the nearest: {told})."
+            f"Not by what was tried. {named} is clearly above every control that sees no lung (the nearest: {apart})."
             " Other explanations remain, such as age, posture or the scanner's noise within the body."
         )
     return (
         f"These patients cannot tell. No control that sees no lung is better than guessing and as good as {named},"
-        f" but {named} is not clearly above all of them either (the nearest: {told})."
+        f" but {named} is not clearly above all of them either (the nearest: {apart})."
     )
 
 

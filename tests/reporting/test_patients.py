@@ -14,8 +14,10 @@ from featstore.api.fuse import fuse
 from featstore.api.predict import read_model
 from featstore.errors import RunError, UsageError
 from featstore.reporting.page.report import compose, render
+from featstore.reporting.page.tables import controls_table
 from featstore.reporting.run_record import read_records
 from featstore.reporting.terminal.comparison import comparison_screen, fusion_text
+from featstore.tables import interval_text
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,30 @@ def test_both_units_stand_side_by_side_on_page_and_screen(runs):
     assert "per image (96)" in screen
     assert "12 patients that it had not seen" in fusion_text(fitted).replace("\n", " ")
     assert "A patient is called 'ill'" in fusion_text(fitted).replace("\n", " ")
+
+
+def test_what_is_told_of_patients_is_not_told_of_images(runs):
+    folder, _, _ = runs
+    page = render(compose(read_records([folder / "compared"])))
+    assert "ill is 48 % of these patients, which is how they were collected" in page
+    assert "Net benefit per patient at a threshold" in page
+    assert "per image at a threshold" not in page
+
+
+def test_a_difference_has_one_interval_on_the_page(runs):
+    """The primary fusion less the file: the answer tells it, and the table of negative controls has it again."""
+    _, compared, _ = runs
+    asked = compared.primary_question
+    tested = {one.name: one.interval for one in asked.shortcuts}
+    table = controls_table(compared)
+    row = next(row for row in table.rows if row[0].text == asked.primary)
+    seen = 0
+    for head, cell in zip(table.columns, row, strict=True):
+        if interval := tested.get(f"{head.lower()} alone"):
+            assert cell.small == interval_text(interval, signed=True).replace("-", "\N{MINUS SIGN}")
+            seen += 1
+    assert seen == 2
+    assert "the interval is that of the test" in table.note
 
 
 @pytest.mark.parametrize(

@@ -426,3 +426,16 @@ def test_sentences_are_wrapped_and_tables_and_commands_are_not():
     lines = wrapped(f"{sentence}\n{row}\n{command}", 80).split("\n")
     assert max(map(len, lines[:2])) <= 80
     assert lines[2:] == [row, command]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_command_at_the_end_of_a_sentence_stands_whole_on_a_line(width):
+    last = "Next, at each hospital, on patients not in its file: featstore predict runs/sites DATA"
+    inside = "The operating point was chosen for images; `featstore fuse DATA --unit group` chooses one for patients."
+    for text, command in (
+        (last, "featstore predict runs/sites DATA"),
+        (inside, "`featstore fuse DATA --unit group`"),
+    ):
+        lines = wrapped(text, width).split("\n")
+        assert max(map(len, lines)) <= width
+        assert sum(command in line for line in lines) == 1

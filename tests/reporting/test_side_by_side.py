@@ -71,3 +71,11 @@ def test_chance_is_called_chance(records):
     (sentence,) = compare_runs([vote, same]).sentences
     assert "0.000" in sentence
     assert "that may be chance" in sentence
+
+
+def test_of_two_runs_of_one_auc_none_is_called_higher(records):
+    vote, head, _ = records
+    same = replace(head, predictions=vote.predictions, patients=vote.patients)
+    (sentence,) = compare_runs([vote, same]).sentences
+    assert "differ in AUC by 0.000 (95 % interval " in sentence
+    assert "higher" not in sentence

@@ -372,7 +372,11 @@ def reliability(
 
 
 def decision_curves(
-    curves: Curves, *, name: str = "decision-curves", title: str = "Net benefit of acting on the probability"
+    curves: Curves,
+    *,
+    name: str = "decision-curves",
+    title: str = "Net benefit of acting on the probability",
+    unit: str = "images",
 ) -> style.Picture:
     """Net benefit against the probability from which one would act, beside treating everyone and no one.
 
@@ -380,9 +384,11 @@ def decision_curves(
     ----------
     curves
         By candidate, as in metrics.json: the key ``decision`` has ``threshold``, ``net_benefit`` and ``treat_all``,
-        per image. Candidates without it are left out.
+        per image or patient. Candidates without it are left out.
     name, title
         Of the picture.
+    unit
+        What was answered: images or patients.
 
     References
     ----------
@@ -392,7 +398,9 @@ def decision_curves(
     if not parts:
         why = "No decision curve can be drawn: it is about one positive class, and none was named."
         return style.blank(name, title, why)
-    return _decisions(_best_first(parts, lambda part: -float(np.mean(part["net_benefit"]))), name, title)
+    return _decisions(
+        _best_first(parts, lambda part: -float(np.mean(part["net_benefit"]))), name, title, unit
+    )
 
 
 def risk_coverage(
@@ -505,7 +513,7 @@ def _bins_text(counts: Sequence[float], unit: str) -> str:
 
 
 @style.drawing
-def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) -> style.Picture:
+def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str, unit: str) -> style.Picture:
     figure, axes = style.canvas(HEIGHT)
     values = list(parts.values())
     style.grey_lines(axes, ((part["threshold"], part["net_benefit"]) for part in values[style.SHOWN :]))
@@ -535,7 +543,8 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str) ->
     return style.Picture(
         name,
         title,
-        f"Net benefit per image at a threshold of {TREAT:g}: {told}; treating everyone {everyone:+.3f}, no one 0.",
+        f"Net benefit per {unit.removesuffix('s')} at a threshold of {TREAT:g}: {told}; treating everyone"
+        f" {everyone:+.3f}, no one 0.",
         figure,
     )
 

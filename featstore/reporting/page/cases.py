@@ -548,7 +548,7 @@ def _curves(curves: Mapping[str, Any], unit: str) -> Iterator[Picture]:
     named = {printable(name): part for name, part in curves.items()}
     if any("calibration" in part for part in named.values()):
         yield figures.reliability(named, unit=unit)
-        yield figures.decision_curves(named)
+        yield figures.decision_curves(named, unit=unit)
     yield figures.risk_coverage(named, title=f"Errors among the {unit} answered", unit=unit)
 
 

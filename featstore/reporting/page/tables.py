@@ -21,6 +21,7 @@ from featstore.reporting.verdict import (
     best_single,
     chance_text,
     phrase,
+    planned_intervals,
     pooled_text,
     sets_text,
     sites_text,
@@ -41,6 +42,7 @@ from featstore.tables import (
     Cell,
     Table,
     count_cell,
+    interval_text,
     number_cell,
     short_weights,
     size,
@@ -95,6 +97,8 @@ def controls_table(comparison: Comparison) -> Table | None:
         return None
     scores = {s.candidate.label: s.estimates[PRIMARY] for s in comparison.candidates}
     controls = sorted(found.controls, key=lambda one: one.sees_lung)
+    # One interval a number: the answer has that of the primary fusion's own test.
+    planned = planned_intervals(comparison)
     own = (
         text_cell("Own AUC", "of each"),
         number_cell(None),
@@ -105,19 +109,25 @@ def controls_table(comparison: Comparison) -> Table | None:
             text_cell(name, EXPLAINED[found.verdict(name)]),
             number_cell(scores[name].mean, scores[name].interval),
             *(
-                number_cell(one.delta, one.interval, signed=True)
-                for one in (found.against(name)[control.name] for control in controls)
+                number_cell(one.delta, planned.get((name, control.name), one.interval), signed=True)
+                for control in controls
+                for one in (found.against(name)[control.name],)
             ),
         )
         for name in found.models
     ]
+    tested = (
+        " Where the primary fusion was tested against a control, the interval is that of the test."
+        if planned
+        else ""
+    )
     return Table(
         "AUC of each model, less that of each control",
         ("Model", "AUC", *(one.name.removesuffix(" alone").capitalize() for one in controls)),
         (own, *rows),
         "Differences with 95 % intervals on the same patients and folds. The file: size, sides, format. The border:"
         " the outermost 6 % on each side. The background: outside the body. The grey histogram counts the lungs' grey"
-        " as well, and decides nothing here.",
+        f" as well, and decides nothing here.{tested}",
     )
 
 
@@ -520,8 +530,8 @@ def _predictive_values_table(record: RunRecord) -> Table | None:
         )
         for prevalence in PREVALENCES
     )
-    classes = record.matrix["classes"]
-    share = classes[positive] / sum(classes.values())
+    scored = record.scored[record.shown or ""].y
+    share = float((scored == list(record.matrix["classes"]).index(positive)).mean())
     who = record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown
     return Table(
         f"Predictive values by prevalence ({who})",
@@ -529,7 +539,8 @@ def _predictive_values_table(record: RunRecord) -> Table | None:
         rows,
         f"Positive and negative predictive value by Bayes' theorem from the sensitivity ({sensitivity.value:.3f}) and"
         f" specificity ({specificity.value:.3f}) above; 95 % intervals {MOVER}. Read the row of your own patients:"
-        f" {positive} is {100 * share:.0f} % of these images, which is how they were collected and no prevalence.",
+        f" {positive} is {100 * share:.0f} % of these {record.noun}, which is how they were collected and no"
+        " prevalence.",
     )
 
 
@@ -1021,6 +1032,11 @@ def _sentence(
         return f"On the {images:,} images that {_who(one)} and {_who(two)} were both tested on, {why}."
     low, high = interval
     delta = values[1] - values[0]
+    if low <= 0 <= high and round(delta, 3) == 0:
+        return (
+            f"On the {images:,} images that both were tested on, {_who(two)} and {_who(one)} differ in AUC by 0.000"
+            f" (95 % interval {interval_text(interval, signed=True)}); that may be chance."
+        )
     word = "higher" if delta >= 0 else "lower"
     by = phrase(delta, (low, high)) if delta >= 0 else phrase(-delta, (-high, -low))
     told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
