@@ -333,6 +333,45 @@ def dense_size(n_in: int, n_out: int) -> int:
     return (n_in + 1) * n_out
 
 
+class Gate:
+    """Scores ``w . (tanh(V h) * sigmoid(U h))`` of rows ``h``, by which attention weighs them.
+
+    References
+    ----------
+    Ilse, Tomczak & Welling 2018, Attention-based deep multiple instance learning, ICML (equation 9).
+    """
+
+    def __init__(self, vector: ParameterVector, n_units: int) -> None:
+        self.content, self.gate = Dense(vector, n_units, n_units), Dense(vector, n_units, n_units)
+        self.score = Dense(vector, n_units, 1)
+
+    def forward(self, rows: Floats) -> Floats:
+        """Scores ``(n, 1)`` of rows ``(n, n_units)``."""
+        self._content = np.tanh(self.content.forward(rows))
+        self._gate = expit(self.gate.forward(rows))
+        return self.score.forward(self._content * self._gate)
+
+    def backward(self, slope: Floats) -> Floats:
+        """Write the gradients, given the slope ``(n, 1)`` by the scores; slope ``(n, n_units)`` by the rows."""
+        self.score.backward(slope)
+        mixed = self.score.backward_input(slope)
+        content = mixed * self._gate * (1 - self._content**2)
+        gate = mixed * self._content * self._gate * (1 - self._gate)
+        self.content.backward(content)
+        self.gate.backward(gate)
+        return self.content.backward_input(content) + self.gate.backward_input(gate)
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        """Glorot-uniform weights."""
+        for dense in (self.content, self.gate, self.score):
+            dense.initialise(rng)
+
+
+def gate_size(n_units: int) -> int:
+    """Parameters of a gate."""
+    return 2 * dense_size(n_units, n_units) + dense_size(n_units, 1)
+
+
 # The paper's head, Dropout -> Dense: the smallest network
 
 

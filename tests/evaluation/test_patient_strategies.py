@@ -91,10 +91,10 @@ def test_attention_is_what_the_paper_says():
     for patient in np.unique(groups)[:5]:
         units = [network.projection.weights @ x + network.projection.bias for x in scaled[groups == patient]]
         scores = [
-            network.score.weights[0]
+            network.gate.score.weights[0]
             @ (
-                np.tanh(network.content.weights @ h + network.content.bias)
-                / (1 + np.exp(-(network.gate.weights @ h + network.gate.bias)))
+                np.tanh(network.gate.content.weights @ h + network.gate.content.bias)
+                / (1 + np.exp(-(network.gate.gate.weights @ h + network.gate.gate.bias)))
             )
             for h in units
         ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from scipy.special import expit
 from sklearn.utils.validation import check_is_fitted
 
 from featstore.fusion.linear import LinearModel, PooledLogits, number_bags
 from featstore.fusion.neural import HiddenStrategy
-from featstore.fusion.training import Dense, ParameterVector, dense_size
+from featstore.fusion.training import Dense, Gate, ParameterVector, dense_size, gate_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,20 +26,18 @@ class AttentionOverImages:
     def __init__(
         self, width: int, n_blocks: int, n_units: int, n_logits: int, dtype: type[np.floating[Any]]
     ) -> None:
-        gate_size = 2 * dense_size(n_units, n_units) + dense_size(n_units, 1)
-        size = dense_size(width, n_units) + gate_size + dense_size(n_units, n_logits)
+        size = dense_size(width, n_units) + gate_size(n_units) + dense_size(n_units, n_logits)
         vector = ParameterVector(size, dtype)
         self.parameters, self.gradient = vector.parameters, vector.gradient
         self._variance = float(n_blocks)
         self.projection = Dense(vector, width, n_units)
-        self.content, self.gate = Dense(vector, n_units, n_units), Dense(vector, n_units, n_units)
-        self.score, self.output = Dense(vector, n_units, 1), Dense(vector, n_units, n_logits)
+        self.gate, self.output = Gate(vector, n_units), Dense(vector, n_units, n_logits)
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Weights that project blocks of variance one to units of variance one; Glorot-uniform behind."""
         self.projection.initialise(rng, self._variance)
-        for dense in (self.content, self.gate, self.score, self.output):
-            dense.initialise(rng)
+        for part in (self.gate, self.output):
+            part.initialise(rng)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``, each row a bag of its own."""
@@ -50,17 +47,10 @@ class AttentionOverImages:
         """Logits ``(len(heads), k)`` of ``gain * X``, ``X (n, d)``, whose bags begin at the rows `heads`."""
         self._heads, self._sizes = heads, np.diff(np.append(heads, len(X)))
         self._units = self.projection.forward(X, gain)
-        scores = self.scores(self._units)
+        scores = self.gate.forward(self._units)[:, 0]
         parts = np.exp(scores - np.repeat(np.maximum.reduceat(scores, heads), self._sizes))
         self.attention = parts / np.repeat(np.add.reduceat(parts, heads), self._sizes)
         return self.output.forward(np.add.reduceat(self.attention[:, None] * self._units, heads))
-
-    def scores(self, units: Floats) -> Floats:
-        """Scores ``(n,)`` of rows, projected to ``units (n, u)``, before the softmax over their bag."""
-        self._content = np.tanh(self.content.forward(units))
-        self._gate = expit(self.gate.forward(units))
-        scores: Floats = self.score.forward(self._content * self._gate)[:, 0]
-        return scores
 
     def backward(self, slope: Floats) -> None:
         """Write the gradient."""
@@ -69,20 +59,11 @@ class AttentionOverImages:
         by_attention = (pooled * self._units).sum(axis=1)
         mean = np.add.reduceat(self.attention * by_attention, self._heads)
         by_score = self.attention * (by_attention - np.repeat(mean, self._sizes))
-        self.projection.backward(self.attention[:, None] * pooled + self._backward_gate(by_score[:, None]))
+        self.projection.backward(self.attention[:, None] * pooled + self.gate.backward(by_score[:, None]))
 
     def input_weight_gradient(self, columns: slice) -> Floats:
         """Window on the gradients of the weights of these columns."""
         return self.projection.weight_gradient[:, columns]
-
-    def _backward_gate(self, slope: Floats) -> Floats:
-        self.score.backward(slope)
-        mixed = self.score.backward_input(slope)
-        content = mixed * self._gate * (1 - self._content**2)
-        gate = mixed * self._content * self._gate * (1 - self._gate)
-        self.content.backward(content)
-        self.gate.backward(gate)
-        return self.content.backward_input(content) + self.gate.backward_input(gate)
 
 
 class AttentionPooling(PooledLogits, HiddenStrategy):
@@ -115,8 +96,8 @@ class AttentionPooling(PooledLogits, HiddenStrategy):
 
     def _image_scores(self, X: NDArray[Any]) -> NDArray[np.float64]:
         network = self._restored()
-        parts = [network.scores(network.projection.forward(part)) for part in self._scaled(X)]
-        return np.concatenate(parts)
+        parts = [network.gate.forward(network.projection.forward(part)) for part in self._scaled(X)]
+        return np.concatenate(parts)[:, 0]
 
     def _bags(self, y: NDArray[np.intp], groups: NDArray[np.intp] | None) -> NDArray[np.intp]:
         return number_bags(y, groups)

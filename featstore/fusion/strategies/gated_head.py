@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
 from featstore.fusion.neural import HiddenStrategy
-from featstore.fusion.training import Dense, ParameterVector, dense_size
+from featstore.fusion.training import Dense, Gate, ParameterVector, dense_size, gate_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,21 +29,19 @@ class GatedAttention:
     def __init__(
         self, blocks: Sequence[Block], n_units: int, n_logits: int, dtype: type[np.floating[Any]]
     ) -> None:
-        gate_size = 2 * dense_size(n_units, n_units) + dense_size(n_units, 1)
         size = sum(dense_size(block.width, n_units) for block in blocks)
-        vector = ParameterVector(size + gate_size + dense_size(n_units, n_logits), dtype)
+        vector = ParameterVector(size + gate_size(n_units) + dense_size(n_units, n_logits), dtype)
         self.parameters, self.gradient = vector.parameters, vector.gradient
         self._blocks = blocks
         self.projections = [Dense(vector, block.width, n_units) for block in blocks]
-        self.content, self.gate = Dense(vector, n_units, n_units), Dense(vector, n_units, n_units)
-        self.score, self.output = Dense(vector, n_units, 1), Dense(vector, n_units, n_logits)
+        self.gate, self.output = Gate(vector, n_units), Dense(vector, n_units, n_logits)
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Weights that project blocks of variance one to units of variance one; Glorot-uniform behind."""
         for projection in self.projections:
             projection.initialise(rng, 1.0)
-        for dense in (self.content, self.gate, self.score, self.output):
-            dense.initialise(rng)
+        for part in (self.gate, self.output):
+            part.initialise(rng)
 
     def forward(self, X: Floats, gain: float = 1.0) -> Floats:
         """Logits ``(n, k)`` of ``gain * X``, ``X (n, d)``."""
@@ -53,10 +51,7 @@ class GatedAttention:
         ]
         self._projected = np.stack(parts, axis=1)
         flat = self._projected.reshape(-1, self._projected.shape[2])
-        self._content = np.tanh(self.content.forward(flat))
-        self._gate = expit(self.gate.forward(flat))
-        scores = self.score.forward(self._content * self._gate)
-        self.attention = softmax(scores.reshape(len(X), -1), axis=1)
+        self.attention = softmax(self.gate.forward(flat).reshape(len(X), -1), axis=1)
         return self.output.forward(np.einsum("nb,nbu->nu", self.attention, self._projected))
 
     def backward(self, slope: Floats) -> None:
@@ -66,7 +61,7 @@ class GatedAttention:
         projected = self.attention[:, :, None] * merged[:, None, :]
         by_attention = np.einsum("nu,nbu->nb", merged, self._projected)
         centred = by_attention - (self.attention * by_attention).sum(axis=1, keepdims=True)
-        projected += self._backward_gate((self.attention * centred).reshape(-1, 1)).reshape(projected.shape)
+        projected += self.gate.backward((self.attention * centred).reshape(-1, 1)).reshape(projected.shape)
         for i, projection in enumerate(self.projections):
             projection.backward(projected[:, i])
 
@@ -74,15 +69,6 @@ class GatedAttention:
         """Window on the gradients of the weights of a block."""
         starts = [block.start for block in self._blocks]
         return self.projections[starts.index(columns.start)].weight_gradient
-
-    def _backward_gate(self, slope: Floats) -> Floats:
-        self.score.backward(slope)
-        mixed = self.score.backward_input(slope)
-        content = mixed * self._gate * (1 - self._content**2)
-        gate = mixed * self._content * self._gate * (1 - self._gate)
-        self.content.backward(content)
-        self.gate.backward(gate)
-        return self.content.backward_input(content) + self.gate.backward_input(gate)
 
 
 class GatedHead(HiddenStrategy):
