@@ -581,9 +581,7 @@ def _moves(side: int) -> Any:  # noqa: ANN401
     """All turns and zooms ``(ways * side², side²)``."""
     from scipy.sparse import vstack
 
-    moves = vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
-    moves.indices, moves.indptr = moves.indices.astype(np.int32), moves.indptr.astype(np.int32)
-    return moves
+    return vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS], format="csr")
 
 
 def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN401
@@ -602,9 +600,8 @@ def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN4
     sources = np.concatenate(
         [top * side + left, top * side + left + 1, (top + 1) * side + left, (top + 1) * side + left + 1]
     )
-    return csr_array(
-        (weights.astype(np.float32), (np.tile(np.arange(side**2), 4), sources)), shape=(side**2, side**2)
-    )
+    rows = np.tile(np.arange(side**2, dtype=np.int32), 4)
+    return csr_array((weights.astype(np.float32), (rows, sources.astype(np.int32))), shape=(side**2, side**2))
 
 
 # Nearest neighbours without comparing all with all: an inverted file of cells
