@@ -24,7 +24,7 @@ import math
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -81,8 +81,8 @@ LOOK_ZOOM = 0.9
 """The likely ones are also looked for with one picture enlarged by so much, which finds cropped copies."""
 SHIFT_SHARE = 12
 """The largest shift is the side divided by this."""
-AT_HAND, AT_ONCE = 2048, 1024
-"""Miniatures that stay in memory, and those of pairs to be aligned that are read again together."""
+AT_HAND, AT_ONCE, SPECTRA = 2048, 1024, 128
+"""Miniatures that stay in memory, those of pairs to be aligned that are read again together, and their spectra."""
 
 
 class Pair(NamedTuple):
@@ -524,15 +524,14 @@ def _aligned(
     for one, other, mirrored in pairs:
         if one in pictures and other in pictures:
             by_second[other, mirrored].append(one)
-    rows = list(dict.fromkeys(one for ones in by_second.values() for one in ones))
-    spectra = pool.map(lambda row: np.conj(_spectra(_sharpened(pictures[row])[None])), rows)
-    firsts = dict(zip(rows, spectra, strict=True))
+
+    @lru_cache(maxsize=SPECTRA)
+    def first(row: int) -> NDArray[np.complex64]:
+        return np.conj(_spectra(_sharpened(pictures[row])[None]))
 
     def align(second: tuple[int, bool]) -> list[float]:
         fine = _sharpened(pictures[second[0]])
-        return _best_alignments(
-            fine[:, ::-1] if second[1] else fine, [firsts[one] for one in by_second[second]]
-        )
+        return _best_alignments(fine[:, ::-1] if second[1] else fine, map(first, by_second[second]))
 
     for (other, mirrored), values in zip(by_second, pool.map(align, by_second), strict=True):
         for one, value in zip(by_second[other, mirrored], values, strict=True):
@@ -582,7 +581,7 @@ def _moves(side: int) -> Any:  # noqa: ANN401
     """All turns and zooms ``(ways * side², side²)``."""
     from scipy.sparse import vstack
 
-    return vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS]).tocsr()
+    return vstack([_turn_and_zoom(side, turn, zoom) for turn in TURNS for zoom in ZOOMS], format="csr")
 
 
 def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN401
@@ -601,9 +600,8 @@ def _turn_and_zoom(side: int, degrees: float, zoom: float) -> Any:  # noqa: ANN4
     sources = np.concatenate(
         [top * side + left, top * side + left + 1, (top + 1) * side + left, (top + 1) * side + left + 1]
     )
-    return csr_array(
-        (weights.astype(np.float32), (np.tile(np.arange(side**2), 4), sources)), shape=(side**2, side**2)
-    )
+    rows = np.tile(np.arange(side**2, dtype=np.int32), 4)
+    return csr_array((weights.astype(np.float32), (rows, sources.astype(np.int32))), shape=(side**2, side**2))
 
 
 # Nearest neighbours without comparing all with all: an inverted file of cells
