@@ -254,7 +254,9 @@ def save_onnx(model: keras.Model, path: Path, images: Mapping[int, NDArray[np.fl
     batches = [images[side][:1] for side in sorted(images)]
     model(batches if len(batches) > 1 else batches[0])
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the converter about NumPy: nothing that a user could do
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of the converter about NumPy: nothing that a user could do
         model.export(path, format="onnx", verbose=False)
 
 
