@@ -122,7 +122,7 @@ def paper(
     jobs: Annotated[int, typer.Option(help="Processes of the comparison; -1 for one per core.")] = 1,
     json: options.Json = False,
 ) -> None:
-    """Reproduce Ji et al. 2020 on your images, beside an honest protocol.
+    """Reproduce the source paper on your images, beside an honest protocol (Ji and others, 2020).
 
     Prints the paper's accuracy, this run's under the paper's protocol (split by image) and under an honest one
     (patients kept together), says why they differ, and draws every figure of the paper. A network whose

@@ -120,6 +120,15 @@ def test_a_help_names_arguments_and_values_as_the_docs_do():
         assert not re.search(r"<(str|int|float|path|list)\b|\{\w+\}", rest), name
 
 
+def test_no_command_is_cut_at_an_abbreviation_in_the_list_of_commands(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = [Path(sys.executable).with_name("featstore"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^  (\w+) +(\S.*)$", shown.partition("Commands:")[2], re.MULTILINE)
+    assert len(listed) > 20
+    assert [name for name, said in listed if re.search(r"\b(al|e\.g|i\.e|vs)\.$", said)] == []
+
+
 def test_the_pages_say_what_a_terminal_of_80_columns_shows(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     command = [Path(sys.executable).with_name("featstore"), "cache", "drift", "--help"]

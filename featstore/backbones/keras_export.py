@@ -249,10 +249,14 @@ def save_onnx(model: keras.Model, path: Path, images: Mapping[int, NDArray[np.fl
     """Write a model as ONNX by tf2onnx; images are those that Keras traces it with."""
     import contextlib
     import sys
+    import warnings
 
     batches = [images[side][:1] for side in sorted(images)]
     model(batches if len(batches) > 1 else batches[0])
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of the converter about NumPy: nothing that a user could do
         model.export(path, format="onnx", verbose=False)
 
 

@@ -241,6 +241,7 @@ def test_onnx_gives_the_run_s_probabilities(world, run, tmp_path):
 
     pytest.importorskip("tf2onnx")
     done = command("export", run, tmp_path / "m.onnx", "--json")
+    assert "Warning" not in done.err
     assert done.code == 0, done.err
     images = sorted((world.data.parent / "covid").glob("*.png"))[:4]
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])

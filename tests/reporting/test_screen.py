@@ -337,6 +337,16 @@ def test_every_score_of_a_fit_is_in_its_details():
     assert len(whole) > len(brief)
 
 
+def test_the_details_of_a_fit_fit_80_columns_beside_the_guesses_without_a_network():
+    names = ("file alone", "grey histogram alone", "most frequent class")
+    guesses = {split: dict.fromkeys(names, scores) for split, scores in FIT.scores.items()}
+    lines = plain(fusion_screen(fit(shortcuts=guesses), 80, details=True)).split("\n")
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[-3:] == ["file", "grey", "majority"] for line in lines)
+    for name in names:
+        assert name in " ".join(lines)
+
+
 def test_a_fit_of_one_network_has_no_difference():
     text = fusion_text(fit(singles=False))
     assert "best single" not in text

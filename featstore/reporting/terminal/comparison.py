@@ -337,10 +337,20 @@ def _fusion_details(result: Fusion) -> list[str]:
             f"{split}, {_scored_size(result, split)}",
             f"{result.strategy} [95 %]",
             *beside,
-            *guesses,
+            *(BRIEF_GUESSES.get(name, name) for name in guesses),
         ]
         parts.append(table(header, rows))
-    return [*parts, *_calibrations(result)]
+    told = {
+        short: name
+        for name, short in BRIEF_GUESSES.items()
+        if any(name in g for g in result.shortcuts.values())
+    }
+    legend = f"Guesses without a network: {', '.join(f'{short}, {name}' for short, name in told.items())}."
+    return [*parts, *([legend] if told else []), *_calibrations(result)]
+
+
+BRIEF_GUESSES = {"file alone": "file", "grey histogram alone": "grey", "most frequent class": "majority"}
+"""Heads of columns that stand for guesses without a network."""
 
 
 def plan_text(plan: Plan, out: Path) -> str:
