@@ -238,7 +238,7 @@ def _abstention_text(result: Predictions) -> str:
     """What a model keeps to abstain by, and what it lacks."""
     told, lacking = [], []
     if result.alpha is None:
-        lacking.append("no prediction sets (`featstore fuse DATA --abstain 0.1`)")
+        lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
     else:
         told.append(
             f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
