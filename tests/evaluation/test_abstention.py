@@ -13,7 +13,6 @@ from fakes import GridBackbone, spec, write_images
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from runs import forge
 from sklearn.covariance import LedoitWolf
 
 import featstore
@@ -44,6 +43,7 @@ from featstore.reporting.terminal.results import predictions_text
 from featstore.results.fusion import set_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
+from runs import forge
 
 # Prediction sets
 
@@ -299,7 +299,7 @@ def test_a_run_for_images_answers_patients_as_a_convenience_and_tells_what_it_la
     assert p.probability["ill"] == pytest.approx(1 / (1 + np.exp(-logit)))
     text = " ".join(predictions_text(answers).split())
     assert "this is a convenience" in text
-    assert "The run tells no prediction sets (`featstore fuse DATA --abstain 0.1`)." in text
+    assert "The run tells no prediction sets (featstore fuse --abstain 0.1)." in text
     assert (answers.alpha, p.prediction_set) == (None, None)
 
 
