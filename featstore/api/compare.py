@@ -372,7 +372,7 @@ def compare(
         *data_findings(matrix, facts, draws_folds=asked.folds != OWN_SPLIT),
         *folding.findings,
         *([] if idle is None else [idle]),
-        *(doubted := shortcut_verdict(ranked, shortcuts)),
+        *(doubted := shortcut_verdict(ranked, shortcuts, answered)),
         *control_findings(result, doubted),
         *findings_of(result, design, preferred, has_groups=matrix.has_groups),
     ]

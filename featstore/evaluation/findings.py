@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from featstore.evaluation.metrics import Positive
     from featstore.evaluation.patients import Patients
     from featstore.matrix import FeatureMatrix
-    from featstore.results.comparison import Comparison
+    from featstore.results.comparison import Comparison, PrimaryQuestion
     from featstore.results.scores import Score
     from featstore.splits import LabelledImages, Split
 
@@ -515,14 +515,27 @@ def cross_validated_shortcuts(
     proba = list(answers.values())
     if learned is not None:
         order = np.argsort(np.concatenate([test for _, test in learned]), kind="stable")
-        proba = [[np.concatenate(values)[order]] for values in proba]
-        # The share of a class differs a little between folds, which would rank their images.
-        share = np.bincount(design.y, minlength=int(design.y.max()) + 1) / len(design.y)
-        proba[list(answers).index(MAJORITY)] = [np.tile(share, (len(design.y), 1))]
+        proba = [[np.concatenate(_at_one_prior(values, design.y, learned))[order]] for values in proba]
     if patients is not None:
         proba = [patients.pooled_folds(values, design.splits) for values in proba]
         design = patients.design(design)
     return tuple(score_candidates(design, guesses, proba, weights))
+
+
+def _at_one_prior(proba: Sequence[Vector], y: NDArray[np.intp], learned: Sequence[Split]) -> list[Vector]:
+    """Probabilities of each fold as if all folds had learned from classes of the same share.
+
+    Where an image of a class is left out, that class is a little rarer among the others, and a guess that knows
+    nothing would answer the less likely the truer it is. Weighing by the shares takes that out (Saerens, Latinne &
+    Decaestecker, Neural Computation 14, 2002).
+    """
+    shares = np.bincount(y) / len(y)
+    found = []
+    for values, (train, _) in zip(proba, learned, strict=True):
+        own = np.bincount(y[train], minlength=len(shares)) / len(train)
+        weighed = values * np.divide(shares, own, out=np.ones_like(own), where=own > 0)
+        found.append(weighed / weighed.sum(axis=1, keepdims=True))
+    return found
 
 
 def held_out_shortcuts(
@@ -565,11 +578,14 @@ def held_out_shortcuts(
 
 
 def shortcut_verdict(
-    ranked: Sequence[CandidateScores], shortcuts: Sequence[CandidateScores]
+    ranked: Sequence[CandidateScores],
+    shortcuts: Sequence[CandidateScores],
+    answered: PrimaryQuestion | None = None,
 ) -> tuple[Finding, ...]:
     """FS101 for shortcuts that work, and FS401 where the best candidate is not above the best of them.
 
-    None where there are no shortcuts: the facts of an image are not known, as of a file that is gone.
+    None where there are no shortcuts: the facts of an image are not known, as of a file that is gone. Where the best
+    candidate is the fusion that a primary question is `answered` about, the interval is the one of that answer.
     """
     if not shortcuts:
         return ()
@@ -578,7 +594,12 @@ def shortcut_verdict(
     best, guess = (max(some, key=lambda s: s.primary) for some in (ranked, shortcuts))
     if not found and best.primary > guess.primary:
         return ()
-    interval = difference_interval(
+    of_question = (
+        {one.name: one.interval for one in answered.shortcuts}
+        if answered is not None and answered.primary == best.candidate.label
+        else {}
+    )
+    interval = of_question.get(guess.candidate.label) or difference_interval(
         (guess.primary, best.primary),
         (guess.resampled, best.resampled),
         (guess.sample_size, best.sample_size),

@@ -13,6 +13,7 @@ from fakes import GridBackbone, spec, write_images
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from runs import forge
 from sklearn.covariance import LedoitWolf
 
 import featstore
@@ -43,7 +44,6 @@ from featstore.reporting.terminal.results import predictions_text
 from featstore.results.fusion import set_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
-from runs import forge
 
 # Prediction sets
 

@@ -16,7 +16,7 @@ from featstore.evaluation import findings as data_findings
 from featstore.evaluation.findings import HISTOGRAM, LEAF, MAJORITY, TREES, shortcut_probabilities
 from featstore.image_facts import FACT
 from featstore.reporting.terminal.comparison import comparison_text, fusion_text
-from featstore.tables import typeset
+from featstore.tables import interval_text, typeset
 
 IMAGES = 40
 
@@ -200,3 +200,23 @@ def test_a_score_that_is_above_a_guess_and_not_shown_to_be_is_called_that_with_i
 def test_without_shortcuts_there_is_nothing_to_find():
     """The facts of an image that is gone since its extraction are not known, and nobody guesses from them."""
     assert data_findings.shortcut_verdict([scored("concat_logreg", 0.8, (0.7, 0.9))], ()) == ()
+
+
+def test_one_difference_has_one_interval(tmp_path):
+    """Where the best candidate is the primary fusion, FS401 has the interval of the answer, not another one."""
+    data = written(tmp_path / "data", {"covid": [40, 56], "normal": [48]})
+    files = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))]
+    rng = np.random.default_rng(1)
+    for name in ("A", "B"):
+        known = np.array([file.startswith("covid") for file in files]) * 1.0
+        features = rng.normal(size=(len(files), 8)) + known[:, None]
+        np.savez(tmp_path / f"{name}.npz", features=features.astype(np.float32), filenames=np.array(files))
+        featstore.import_features(data, tmp_path / f"{name}.npz", name=name, cache=tmp_path / "cache")
+    result = featstore.compare(
+        data, strategies=["concat_logreg"], folds=4, positive="covid", cache=tmp_path / "cache"
+    )
+    (verdict,) = named(result, "not_above_shortcut")
+    assert f"of {result.primary_question.primary}," in verdict.message
+    (answer,) = (one for one in result.primary_question.shortcuts if one.name == "file alone")
+    assert f"(difference [{interval_text(answer.interval, signed=True)}])" in verdict.message
+    assert verdict.interval == answer.interval
