@@ -522,6 +522,10 @@ def cross_validated_shortcuts(
     return tuple(score_candidates(design, guesses, proba, weights))
 
 
+EQUAL = 12
+"""Digits of a guess: what differs by rounding is the same, and is not ranked."""
+
+
 def _at_one_prior(proba: Sequence[Vector], y: NDArray[np.intp], learned: Sequence[Split]) -> list[Vector]:
     """Probabilities of each fold as if all folds had learned from classes of the same share.
 
@@ -534,7 +538,7 @@ def _at_one_prior(proba: Sequence[Vector], y: NDArray[np.intp], learned: Sequenc
     for values, (train, _) in zip(proba, learned, strict=True):
         own = np.bincount(y[train], minlength=len(shares)) / len(train)
         weighed = values * np.divide(shares, own, out=np.ones_like(own), where=own > 0)
-        found.append(weighed / weighed.sum(axis=1, keepdims=True))
+        found.append((weighed / weighed.sum(axis=1, keepdims=True)).round(EQUAL))
     return found
 
 
