@@ -7,8 +7,6 @@ the topic of ``docs/from-sites.md``.
 
 from __future__ import annotations
 
-import json
-import os
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -17,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from featstore import runs, serialization
-from featstore.api.shared_heads import holds_answers, merge_answers
+from featstore.api.shared_heads import (
+    holds_answers,
+    is_count,
+    merge_answers,
+    pixels_of,
+    read_sealed,
+    refuse_there,
+    write_sealed,
+)
 from featstore.arguments import public
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import leakage
@@ -104,8 +110,7 @@ def moments(
     (4, 16, ['covid', 'normal'])
     """
     target = Path(out)
-    if os.path.lexists(target) and not overwrite:
-        raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
+    refuse_there(target, overwrite=overwrite)
     if not 1 <= dimensions <= MOST_DIMENSIONS:
         raise UsageError(
             f"{dimensions} dimensions cannot be kept.", f"Give --dimensions 1 to {MOST_DIMENSIONS}."
@@ -143,15 +148,10 @@ def moments(
         "projection": {"dimensions": dimensions, "seed": projection_seed},
         "moments": [_written(one) for one in of_class],
     }
-    text = json.dumps(serialization.seal(json.loads(json.dumps(document))), indent=1, allow_nan=False) + "\n"
-    try:
-        target.parent.mkdir(mode=serialization.PRIVATE_FOLDER, parents=True, exist_ok=True)
-        serialization.write_private(target, text.encode())
-    except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror}.", "Choose another --out.") from error
+    size = write_sealed(target, document)
     return SiteMoments(
         file=str(target),
-        size_bytes=len(text),
+        size_bytes=size,
         backbones=matrix.backbones,
         dimensions=projected.shape[1],
         images={name: one.images for name, one in zip(matrix.classes, of_class, strict=True)},
@@ -274,12 +274,7 @@ def read_moments(path: Path) -> dict[str, Any]:
     RunError
         If it is none, or damaged.
     """
-    try:
-        document = serialization.unseal(serialization.read(path, serialization.LARGE))
-    except (OSError, serialization.DocumentError) as error:
-        why = (error.strerror or error) if isinstance(error, OSError) else error
-        raise RunError(f"{path} holds no moments of a hospital: {why}.", REMEDY) from error
-    return parse_moments(document, path)
+    return parse_moments(read_sealed(path, "no moments of a hospital", REMEDY), path)
 
 
 def parse_moments(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -300,7 +295,7 @@ def _parse(document: Mapping[str, Any]) -> list[ClassMoments]:
         raise ValueError("its classes are none")
     if document["positive"] not in (None, *classes) or not isinstance(document["has_patients"], bool):
         raise ValueError("its positive class is none of its classes")
-    if not (_is_count(dimensions, 1, MOST_DIMENSIONS) and _is_count(seed, 0, 2**63)):
+    if not (is_count(dimensions, 1, MOST_DIMENSIONS) and is_count(seed, 0, 2**63)):
         raise ValueError("its projection is none")
     k = dimensions * len(_keys(document))
     of_class = [_read(one, k) for one in document["moments"]]
@@ -319,10 +314,6 @@ def _keys(document: Mapping[str, Any]) -> list[FeatureKey]:
     return keys
 
 
-def _is_count(value: Any, least: int, most: int) -> bool:  # noqa: ANN401
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
 def _written(one: ClassMoments) -> dict[str, Any]:
     return {
         "images": one.images,
@@ -333,7 +324,7 @@ def _written(one: ClassMoments) -> dict[str, Any]:
 
 
 def _read(one: Mapping[str, Any], k: int) -> ClassMoments:
-    if not (_is_count(one["images"], 1, 10**9) and _is_count(one["patients"], 1, 10**9)):
+    if not (is_count(one["images"], 1, 10**9) and is_count(one["patients"], 1, 10**9)):
         raise ValueError("its counts are none")
     mean, scatter = (np.array(one[name], np.float64) for name in ("mean", "scatter"))
     if mean.shape != (k,) or scatter.shape != (k, k):
@@ -396,10 +387,7 @@ def _require_alike(files: Sequence[Path], documents: Sequence[Mapping[str, Any]]
                     "Let all hospitals run the same command, with the same weights:"
                     " `featstore moments DATA --dimensions N --projection-seed N --out SITE.json`.",
                 )
-        here, there = (
-            {key: value for key, value in doc["decoding"].items() if key != "decoder"} for doc in (one, first)
-        )
-        if here != there:
+        if pixels_of(one) != pixels_of(first):
             raise UsageError(
                 f"{file} was decoded otherwise (--window, --range) than {files[0]}.",
                 "Let all hospitals extract with the same window, then run `featstore moments DATA --out SITE.json`.",

@@ -119,7 +119,7 @@ def share(
     ('north', 'concat_logreg', 12)
     """
     run, target = Path(folder), Path(out)
-    _refuse_there(target, overwrite=overwrite)
+    refuse_there(target, overwrite=overwrite)
     called = target.name.split(".")[0] if name is None else name
     if not _is_name(called):
         raise UsageError(
@@ -155,7 +155,7 @@ def share(
         **{part: document["matrix"][part] for part in ("backbones", "decoding")},
         "linear": {part: getattr(linear, part).tolist() for part in LINEAR},
     }
-    size = _write(target, page)
+    size = write_sealed(target, page)
     return SharedHead(
         file=str(target),
         size_bytes=size,
@@ -226,7 +226,7 @@ def answers(
     (('head0', 'head1'), {'covid': 2, 'normal': 2})
     """
     target = Path(out)
-    _refuse_there(target, overwrite=overwrite)
+    refuse_there(target, overwrite=overwrite)
     shared = [read_head(Path(file)) for file in files]
     _require_one_kind([Path(file) for file in files], shared)
     if source.get("covariates"):
@@ -249,7 +249,7 @@ def answers(
         "classes_of": y[order].tolist(),
         "logits": logits[order].tolist(),
     }
-    size = _write(target, page)
+    size = write_sealed(target, page)
     table = Answered(tuple(matrix.classes), y)
     scores = held_out_primary(
         table,
@@ -282,7 +282,8 @@ class Answered:
         return np.char.mod("%07d", np.arange(len(self.y)))
 
 
-def _refuse_there(target: Path, *, overwrite: bool) -> None:
+def refuse_there(target: Path, *, overwrite: bool) -> None:
+    """Make sure that a file may be written: it is not there, or may be replaced; UsageError if not."""
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already.", "Choose another --out, or add --overwrite.")
 
@@ -297,7 +298,7 @@ def _is_name(name: object) -> bool:
     )
 
 
-def _write(target: Path, page: Mapping[str, Any]) -> int:
+def write_sealed(target: Path, page: Mapping[str, Any]) -> int:
     """Write a sealed file and return its size."""
     text = json.dumps(serialization.seal(json.loads(json.dumps(page))), allow_nan=False) + "\n"
     try:
@@ -340,7 +341,7 @@ def _tested(
             "Call them alike at every hospital.",
         )
     here = json.loads(json.dumps(runs.describe(matrix, None)))
-    if here["backbones"] != head["backbones"] or _pixels(here) != _pixels(head):
+    if here["backbones"] != head["backbones"] or pixels_of(here) != pixels_of(head):
         raise UsageError(
             "The features here are of other weights, preprocessing or --window than those of the heads.",
             "Let all hospitals extract with the same ones: `featstore extract DATA --backbones A,B`.",
@@ -349,7 +350,7 @@ def _tested(
     return matrix, None if positive is None else matrix.classes.index(positive)
 
 
-def _pixels(document: Mapping[str, Any]) -> dict[str, Any]:
+def pixels_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """How pixels are made, whatever version of the decoder does it."""
     return {key: value for key, value in document["decoding"].items() if key != "decoder"}
 
@@ -385,7 +386,7 @@ def read_head(path: Path) -> Head:
     RunError
         If it is none, or damaged.
     """
-    return parse_head(_read(path, "no head of a hospital", MADE_BY), path)
+    return parse_head(read_sealed(path, "no head of a hospital", MADE_BY), path)
 
 
 def parse_head(document: Mapping[str, Any], path: Path) -> Head:
@@ -440,7 +441,7 @@ def read_answers(path: Path) -> SiteAnswers:
     RunError
         If it is none, or damaged.
     """
-    return parse_answers(_read(path, "no answers of a hospital", ANSWERED_BY), path)
+    return parse_answers(read_sealed(path, "no answers of a hospital", ANSWERED_BY), path)
 
 
 def holds_answers(path: Path) -> bool:
@@ -452,7 +453,8 @@ def holds_answers(path: Path) -> bool:
     return isinstance(page, dict) and page.get("format") == ANSWERS
 
 
-def _read(path: Path, what: str, remedy: str) -> dict[str, Any]:
+def read_sealed(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read what `write_sealed` has written; RunError, that the file holds `what`, if it is none or damaged."""
     try:
         document: dict[str, Any] = serialization.unseal(serialization.read(path, serialization.LARGE))
     except (OSError, serialization.DocumentError) as error:
@@ -461,7 +463,8 @@ def _read(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return document
 
 
-def _is_count(value: object, least: int, most: int) -> bool:
+def is_count(value: object, least: int, most: int) -> bool:
+    """Whether a value from elsewhere is a whole number within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
@@ -476,7 +479,7 @@ def _head(document: Mapping[str, Any]) -> Head:
         raise ValueError("its classes are none")
     if document["positive"] not in (None, *classes):
         raise ValueError("its positive class is none of its classes")
-    if not _is_count(document["images"], 1, 10**9):
+    if not is_count(document["images"], 1, 10**9):
         raise ValueError("its number of images is none")
     keys = [
         FeatureKey.from_json({"backbone": spec, "view": IDENTITY_VIEW, "decoding": document["decoding"]})
@@ -507,7 +510,7 @@ def _answers(document: Mapping[str, Any]) -> SiteAnswers:
         raise ValueError("it has not one answer of each head for each patient")
     if not (np.abs(logits) <= LARGEST).all():
         raise ValueError("an answer is no logit")
-    if not (_is_count(document["images"], len(y), 10**9) and isinstance(document["has_patients"], bool)):
+    if not (is_count(document["images"], len(y), 10**9) and isinstance(document["has_patients"], bool)):
         raise ValueError("its counts are none")
     _require_one_kind([Path(head.name) for head in heads], heads)
     return SiteAnswers(
@@ -534,7 +537,7 @@ def _require_one_kind(files: Sequence[Path], heads: Sequence[Head]) -> None:
                     f"{file} has {what} than {files[0]}.",
                     "Let all hospitals extract and fuse by the same commands, with the same weights.",
                 )
-        if _pixels(one.document) != _pixels(first.document):
+        if pixels_of(one.document) != pixels_of(first.document):
             raise UsageError(
                 f"{file} was decoded otherwise (--window, --range) than {files[0]}.",
                 "Let all hospitals extract with the same window.",

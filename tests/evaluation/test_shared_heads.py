@@ -338,3 +338,20 @@ def test_the_command_line_goes_all_the_way(two, tmp_path):
         command("fuse", "--from-sites", *files, "--out", tmp_path / "run", "--overwrite", "--json").out
     )
     assert [head["name"] for head in page["heads"]] == ["east", "west"]
+
+
+def test_without_patients_of_every_class_there_is_a_model_and_no_auc(two, tmp_path):
+    """Answers of the ill alone: nothing to rank, which is said in place of a number."""
+    alone = []
+    for file in two.files:
+        page = serialization.unseal(serialization.read(file))
+        ill = [at for at, label in enumerate(page["classes_of"]) if label == 0]
+        page.update(classes_of=[0] * len(ill), logits=[page["logits"][at] for at in ill])
+        alone.append(tmp_path / file.name)
+        alone[-1].write_text(json.dumps(serialization.seal(page)))
+    done = command("fuse", "--from-sites", *alone, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    told = " ".join(done.out.split())
+    assert told.startswith("One model of 2 heads; no AUC on 12 patients (ill 12, well 0) of 2 hospitals")
+    assert "AUC of -" not in told
+    assert read_model(tmp_path / "run").classes == ("ill", "well")

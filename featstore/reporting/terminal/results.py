@@ -979,10 +979,13 @@ def merged_heads_text(result: MergedHeads) -> str:
         ]
         for head in result.heads
     ]
+    where = f"on {patients} of {counted(len(result.hospitals), 'hospital')} that no head has learned from"
     answer = (
-        f"The mean of {counted(len(result.heads), 'head')} has an AUC of {_in_words(together)} on {patients} of"
-        f" {counted(len(result.hospitals), 'hospital')} that no head has learned from. The best head by itself is"
-        f" {first.name}, {_in_words(first.score)}; {against}{', which cannot be told from none' if noise else ''}."
+        f"The mean of {counted(len(result.heads), 'head')} has an AUC of {_in_words(together)} {where}. The best head"
+        f" by itself is {first.name}, {_in_words(first.score)}; {against}"
+        f"{', which cannot be told from none' if noise else ''}."
+        if together.value is not None
+        else f"One model of {counted(len(result.heads), 'head')}; no AUC {where}: a class is missing."
     )
     return "\n\n".join(
         [
