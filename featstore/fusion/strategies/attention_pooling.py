@@ -12,7 +12,11 @@ from featstore.fusion.neural import HiddenStrategy
 from featstore.fusion.training import Dense, Gate, ParameterVector, dense_size, gate_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    from featstore.types import Block
 
     Floats = NDArray[Any]
 
@@ -70,9 +74,10 @@ class AttentionPooling(PooledLogits, HiddenStrategy):
     """Feature-level fusion for patients by gated attention: which images count is decided patient by patient.
 
     Parameters and attributes are those of `featstore.fusion.neural.HiddenStrategy`; a step is of `batch_size` whole
-    patients. Vectors are projected without a hidden nonlinearity, so that a patient's logit is the weighted mean of
-    what the model says of each image by itself, and every image has an exact evidence map. `image_weights` reads the
-    attention: it says what the model used, and is no proof that a finding is in that image.
+    patients. Dropout is 0.5, as of a single layer, which the projection is: patients are few. Vectors are projected
+    without a hidden nonlinearity, so that a patient's logit is the weighted mean of what the model says of each image
+    by itself, and every image has an exact evidence map. `image_weights` reads the attention: it says what the model
+    used, and is no proof that a finding is in that image.
 
     References
     ----------
@@ -85,6 +90,38 @@ class AttentionPooling(PooledLogits, HiddenStrategy):
     copies: ClassVar[float] = 4.5
     squares: ClassVar[float] = 0.0
     min_blocks: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...] | None = None,
+        units: int = 32,
+        dropout: float = 0.5,
+        learning_rate: float | None = None,
+        batch_size: int | None = 16,
+        epochs: int = 40,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        standardize: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+        optimizer: str = "adam",
+        schedule: str = "constant",
+        class_weight: str | Mapping[Any, float] | None = None,
+    ) -> None:
+        super().__init__(
+            blocks,
+            units,
+            dropout,
+            learning_rate,
+            batch_size,
+            epochs,
+            validation_fraction,
+            patience,
+            standardize,
+            random_state,
+            optimizer,
+            schedule,
+            class_weight,
+        )
 
     def linear_logits(self) -> LinearModel:
         """Logits of an image by itself, which are a linear function of its columns."""
