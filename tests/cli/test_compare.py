@@ -84,7 +84,8 @@ def test_a_plan_is_sealed_run_and_called_planned_on_the_first_lines(world, tmp_p
     where = ["--cache", world.cache, "--seeds", "none"]
     sealed = featstore("plan", world.data, "--out", path, "--folds", "3", "--repeats", "1", *where)
     assert sealed.code == 0, sealed.err
-    assert sealed.out.startswith(f"Sealed in {path}: is concat_logreg better than every single network (")
+    told = " ".join(sealed.out.split())
+    assert told.startswith(f"Sealed in {path}: is concat_logreg better than every single network (")
     planned = ["compare", world.data, "--plan", path, "--strategies", "concat_logreg", *where]
     done = featstore(*planned)
     assert done.code == 0, done.err
