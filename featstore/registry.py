@@ -17,6 +17,7 @@ import re
 import sys
 import traceback
 from functools import cache, lru_cache
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,7 +27,7 @@ from featstore.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
 
 class Kind(NamedTuple):
@@ -256,10 +257,19 @@ def _module(place: str) -> ModuleType:
         ) from error
 
 
+class _FromSource(SourceFileLoader):
+    """Runs what a file says: bytecode that lies beside it may be of its last second, or of somebody else."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _file_module(path: Path) -> ModuleType:
     """Module of a file, under a name that hides no other; what it defines can be named ``f"{__name__}:thing"``."""
     name = f"{_FILE_PREFIX}{path.stem}"
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = module_from_spec(spec)

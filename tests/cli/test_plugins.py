@@ -1,6 +1,8 @@
 """One file of a stranger, named at the command line: a strategy and an executor of one's own, and files that fail."""
 
 import json
+import os
+import py_compile
 
 import pytest
 from commandline import featstore
@@ -209,6 +211,20 @@ def test_what_featstore_raises_for_a_plug_in_is_not():
     with pytest.raises(AttributeError) as caught:
         plugin_at_fault(None)
     assert plugin_at_fault(caught.value) is None
+
+
+def test_a_plug_in_is_what_its_file_says_and_no_bytecode_beside_it(plugin):
+    """A change of the same length within the same second, and bytecode that somebody else has left there."""
+    file = plugin(STRATEGY)
+    first = file.stat()
+    listed = featstore("--plugin", file, "strategies")
+    assert listed.code == 0, listed.err
+    assert not (file.parent / "__pycache__").exists()
+    py_compile.compile(str(file), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+    file.write_text(file.read_text().replace('level = "feature"', 'level = "featura"'))
+    os.utime(file, ns=(first.st_atime_ns, first.st_mtime_ns))
+    again = featstore("--plugin", file, "strategies")
+    assert ("featura" in again.out, "featura" in listed.out) == (True, False)
 
 
 def test_a_plug_in_that_lies_in_a_run_or_a_cache_is_never_loaded(plugin, tmp_path):
