@@ -193,7 +193,8 @@ def check_strategy_linear_logits(cls: type) -> None:
 
 def check_strategy_patients(cls: type) -> None:
     """One that answers for patients gives all images of one the same answer, whatever their order and company."""
-    from featstore.fusion.strategy import GROUP, PatientStrategy
+    from featstore.fusion.strategy import PatientStrategy
+    from featstore.types import GROUP
 
     offers = issubclass(cls, PatientStrategy)
     told = getattr(cls, "unit", "image") == GROUP

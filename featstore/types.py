@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+IMAGE, GROUP = UNITS = ("image", "group")
+"""What is scored, and what a strategy answers for: images, or whole groups, which are patients."""
 IDENTITY_RECIPE = "identity"
 BACKBONE_REVISION = 3
 DECODING_REVISION = 1

@@ -48,6 +48,7 @@ from featstore.results.document import ShapeError, read_result
 from featstore.splits import OWN_SPLIT, SITE
 from featstore.store.notes import Look, record_look, recorded_looks
 from featstore.store.store import default_cache
+from featstore.types import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -81,7 +82,7 @@ def compare(
     harmonise: str = candidates.NONE,
     training_seeds: int = 1,
     positive: str | None = None,
-    unit: str = patients.IMAGE,
+    unit: str = IMAGE,
     pool: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,
@@ -589,7 +590,7 @@ class Planned:
     calibrate: str | None = None
     views: Sequence[str] = (candidates.EXPAND,)
     test_views: str = candidates.IDENTITY
-    unit: str = patients.IMAGE
+    unit: str = IMAGE
     pool: str | None = None
     harmonise: str = candidates.NONE
 
@@ -612,7 +613,7 @@ def plan(
     calibrate: str | None = None,
     views: Sequence[str] = (candidates.EXPAND,),
     test_views: str = candidates.IDENTITY,
-    unit: str = patients.IMAGE,
+    unit: str = IMAGE,
     pool: str | None = None,
     overwrite: bool = False,
     **source: Unpack[Source],

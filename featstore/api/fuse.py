@@ -34,7 +34,7 @@ from featstore.results.fusion import Fusion, MetricChange, SingleNetwork, WarmSt
 from featstore.splits import hold_out, inner_folds
 from featstore.store.store import default_cache
 from featstore.store.training_record import KnownImages
-from featstore.types import COVARIATES
+from featstore.types import COVARIATES, IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def fuse(
     test_size: float = 0.25,
     split_seed: int = 0,
     positive: str | None = None,
-    unit: str = patients.IMAGE,
+    unit: str = IMAGE,
     pool: str | None = None,
     calibrate: str | None = None,
     sensitivity: float | None = None,

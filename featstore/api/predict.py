@@ -19,7 +19,7 @@ from featstore.errors import BadImageError, ManifestError, RunError, UsageError
 from featstore.evaluation.abstention import UnlikeRule, prediction_sets, read_rule, read_unlike
 from featstore.evaluation.calibration import OperatingPoint, read_operating_point
 from featstore.evaluation.candidates import asked_about_patients
-from featstore.evaluation.estimates import held_out_scores
+from featstore.evaluation.estimates import AnsweredUnits, held_out_scores
 from featstore.evaluation.leakage import read_training_images
 from featstore.evaluation.patients import MEAN_LOGIT, is_pool, pool_images
 from featstore.extraction.networks import require_computable, training_records
@@ -474,16 +474,6 @@ def _patients(
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Labelled:
-    """Answers to what has a label, as a table of images or patients."""
-
-    records: tuple[ImageRecord, ...]
-    classes: tuple[str, ...]
-    y: NDArray[np.intp]
-    groups: NDArray[np.str_]
-
-
 def _scores(
     model: Model,
     images: Sequence[Prediction],
@@ -502,7 +492,7 @@ def _scores(
         if len({who[at] for at in new}) < 2:  # noqa: PLR2004
             continue
         y = np.array([model.classes.index(answers[at].given) for at in new], np.intp)
-        table = _Labelled((), model.classes, y, np.array([who[at] for at in new]))
+        table = AnsweredUnits(model.classes, y, np.array([who[at] for at in new]))
         proba = np.array([[answers[at].probability[name] for name in model.classes] for at in new])
         found[unit] = held_out_scores(table, np.arange(len(new)), proba, positive, point.threshold)
     return found

@@ -24,7 +24,7 @@ from featstore.arguments import public
 from featstore.errors import AuditError, MissingFeaturesError, RunError, UsageError
 from featstore.evaluation import leakage
 from featstore.evaluation.calibration import NEUTRAL
-from featstore.evaluation.estimates import held_out_primary, held_out_scores
+from featstore.evaluation.estimates import AnsweredUnits, held_out_primary, held_out_scores
 from featstore.evaluation.metrics import PRIMARY
 from featstore.findings import resolve
 from featstore.fusion.linear import LinearModel, probabilities
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from featstore.matrix import FeatureMatrix
     from featstore.results.scores import Score
-    from featstore.types import ImageRecord
 
     Floats = NDArray[np.float64]
 
@@ -250,7 +249,7 @@ def answers(
         "logits": logits[order].tolist(),
     }
     size = write_sealed(target, page)
-    table = Answered(tuple(matrix.classes), y)
+    table = _answered(matrix.classes, y)
     scores = held_out_primary(
         table,
         np.arange(len(y)),
@@ -268,18 +267,9 @@ def answers(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """Patients that were answered, as a table that is scored: each is a group of its own."""
-
-    classes: tuple[str, ...]
-    y: NDArray[np.intp]
-    records: tuple[ImageRecord, ...] = ()
-
-    @property
-    def groups(self) -> NDArray[np.str_]:
-        """Names ``(patients,)``, which tell nothing."""
-        return np.char.mod("%07d", np.arange(len(self.y)))
+def _answered(classes: Sequence[str], y: NDArray[np.intp]) -> AnsweredUnits:
+    """Patients as a table that is scored: each is a group of its own, of no name."""
+    return AnsweredUnits(tuple(classes), y, np.char.mod("%07d", np.arange(len(y))))
 
 
 def refuse_there(target: Path, *, overwrite: bool) -> None:
@@ -561,7 +551,7 @@ def merge_answers(files: Sequence[Path], out: Path) -> MergedHeads:
     chosen = heads[0].document["positive"]
     positive = None if chosen is None else classes.index(chosen)
     y = np.concatenate([site.y for site in sites])
-    table = Answered(classes, y)
+    table = _answered(classes, y)
     logits = np.concatenate([site.logits for site in sites])
     proba = {head.name: probabilities(logits[:, at]) for at, head in enumerate(heads)}
     together = probabilities(logits.mean(axis=1))
@@ -616,7 +606,7 @@ def merge_answers(files: Sequence[Path], out: Path) -> MergedHeads:
 
 def _scored(
     head: Head,
-    table: Answered,
+    table: AnsweredUnits,
     both: tuple[Floats, Floats],
     by_hospital: Mapping[str, Score],
     positive: int | None,

@@ -13,11 +13,11 @@ import numpy as np
 
 from featstore import registry
 from featstore.errors import UnknownNameError, UsageError, did_you_mean
-from featstore.evaluation.patients import GROUP, IMAGE, NOISY_OR
+from featstore.evaluation.patients import NOISY_OR
 from featstore.findings import Finding
 from featstore.processes import available_cores, is_shared, memory_bytes
 from featstore.results.comparison import Candidate
-from featstore.types import COVARIATES
+from featstore.types import COVARIATES, GROUP, IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

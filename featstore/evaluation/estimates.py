@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featstore.matrix import FeatureMatrix
     from featstore.results.comparison import Candidate
     from featstore.splits import LabelledImages, Split
+    from featstore.types import ImageRecord
 
     Vector = NDArray[np.float64]
 
@@ -561,6 +562,28 @@ def _inner_positions(splits: Sequence[Split], rounds: Sequence[Split]) -> list[r
 
 
 # One model on held-out images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnsweredUnits:
+    """Images or patients that were answered, as a table that is scored.
+
+    Attributes
+    ----------
+    classes
+        Names of the classes.
+    y
+        ``(units,)`` true class index.
+    groups
+        ``(units,)`` what is resampled as a whole.
+    records
+        None are needed to score.
+    """
+
+    classes: tuple[str, ...]
+    y: NDArray[np.intp]
+    groups: NDArray[np.str_]
+    records: tuple[ImageRecord, ...] = ()
 
 
 def held_out_scores(

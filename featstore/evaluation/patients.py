@@ -14,6 +14,7 @@ import numpy as np
 
 from featstore.errors import AuditError, UnknownNameError, UsageError, did_you_mean
 from featstore.findings import quoted
+from featstore.types import IMAGE, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 # How the images of a patient become one answer
 
-IMAGE, GROUP = UNITS = ("image", "group")
-"""What is scored."""
 MEAN_LOGIT, MEAN, MAX, TOP, NOISY_OR = POOLS = ("mean-logit", "mean", "max", "top-3", "noisy-or")
 """Ways to pool; of ``top-3`` the number is free."""
 _TOP = re.compile(r"top-([1-9]\d{0,3})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featstore.errors import UsageError
-from featstore.fusion.strategy import GROUP, FusionStrategy, number_rows, split_columns
+from featstore.fusion.strategy import FusionStrategy, number_rows, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -555,8 +555,6 @@ class PooledLogits:
     So an image by itself has a linear model and an exact evidence map, and a patient's evidence is the weighted mean
     of the maps. A subclass says in `_image_scores` whom it listens to.
     """
-
-    unit: ClassVar[str] = GROUP
 
     def predict_patients(self, X: ArrayLike, groups: ArrayLike) -> Floats:
         """Class probabilities of patients, at each of their rows.

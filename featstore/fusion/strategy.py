@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from featstore.errors import AuditError, UsageError
-from featstore.types import COVARIATES, Block
+from featstore.types import COVARIATES, IMAGE, Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,10 +50,6 @@ class ViewStrategy(Protocol):
 
     def fit_views(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None, images: ArrayLike) -> Self:
         """Fit on one row of each image per epoch; ``images (n,)`` says which image a row is a view of."""
-
-
-IMAGE, GROUP = "image", "group"
-"""What a strategy answers for: see `FusionStrategy.unit`."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from featstore import runs, serialization
 from featstore.errors import RunError, UsageError
 from featstore.evaluation.calibration import OperatingPointRequest, read_operating_point
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, SINCE_THEN
-from featstore.evaluation.patients import GROUP, is_pool
+from featstore.evaluation.patients import is_pool
 from featstore.reporting.verdict import calibration_error, phrase
 from featstore.results.comparison import CandidateResult, Comparison, Looks, Planning, SelectionBias
 from featstore.results.document import ROUNDING, ShapeError, read_result
@@ -26,6 +26,7 @@ from featstore.results.scores import Curves, MatrixFields, MetricEstimate, Score
 from featstore.runs import csv_text
 from featstore.serialization import digest_bytes
 from featstore.tables import DASH, Cell, Table, count_cell, number_cell, short_weights, text_cell
+from featstore.types import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -11,11 +11,11 @@ import numpy as np
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import ENOUGH_IMAGES, PRIMARY
-from featstore.evaluation.patients import GROUP
 from featstore.evaluation.primary_question import MOST
 from featstore.findings import Finding, counted, ordered
 from featstore.results.fusion import Explanation, Fusion
 from featstore.tables import interval_text, printable
+from featstore.types import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from featstore.evaluation.calibration import not_enough_patients
 from featstore.evaluation.metrics import ENOUGH_IMAGES, METRICS, PRIMARY, listed, metrics
-from featstore.evaluation.patients import GROUP
 from featstore.findings import CATALOGUE, Finding
 from featstore.images.recipe import view_name
 from featstore.reporting import verdict
 from featstore.reporting.verdict import sure
 from featstore.results.comparison import SPLIT
 from featstore.tables import counts, duration, interval_text, printable, size, table
+from featstore.types import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
