@@ -198,7 +198,7 @@ class WorkerLostError(FeatstoreError, RuntimeError):
 
     @classmethod
     def after(cls, items: int) -> WorkerLostError:
-        """So many work items were lost with their workers."""
+        """So many work items were lost with their workers; 0 where others have done them all again."""
         return cls(f"Workers ended without an answer, and {items} work items with them.", cls.REMEDY)
 
 

@@ -334,7 +334,8 @@ class Executor(Protocol):
         Raises
         ------
         WorkerLostError
-            At the end, if workers died with their items; every other item has been done by then.
+            At the end, if workers died with their items; every other item has been done by then. Also where other
+            workers have done those items again, so that none is missing: no answer tells what the dead had done.
         Exception
             What `work` raised, as it is. Items that are not done by then may not be.
         """

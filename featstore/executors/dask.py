@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -65,14 +66,19 @@ class Dask:
     def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """Yield ``work(item)`` as items are finished; see `featstore.types.Executor`.
 
-        dask itself gives the item of a dead worker to another, up to its ``allowed-failures`` (3).
+        dask itself gives the item of a dead worker to another, up to its ``allowed-failures`` (3). Every beginning
+        is therefore told to the scheduler, which passes it on before the answer: an item that began twice had a
+        worker that died.
         """
         client = _connect(self._scheduler)
-        pinned = _Pinned(work)
+        pinned = _Pinned(work, f"featstore {secrets.token_hex(8)}")
+        begun: list[object] = []
         try:
+            client.subscribe_topic(pinned.topic, begun.append)
             ahead = AHEAD * max(self.workers, len(client.nthreads()))
             lost: list[T] = []
             yield from _answers(_finished(client, pinned, items, ahead), lost)
+            any_died = bool(lost) or len(begun) > len(items)
             if (
                 len(lost) > 1
             ):  # dask blames every item that waited on a dying worker: alone, the others are answered
@@ -80,7 +86,7 @@ class Dask:
                 yield from _answers(((client.submit(pinned, i, pure=False), i) for i in suspects), lost)
         finally:
             client.close()  # releases its futures: what is not running yet is cancelled
-        if lost:
+        if any_died:
             raise WorkerLostError.after(len(lost))
 
 
@@ -141,17 +147,23 @@ class _Pinned(Generic[T, R]):
 
     _turn: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, work: Callable[[T], R]) -> None:
+    def __init__(self, work: Callable[[T], R], topic: str) -> None:
+        self.topic = topic
         self._work = work
         self._plugins = os.environ.get(PLUGINS)
 
     def __call__(self, item: T) -> R:
         from distributed import get_worker
+        from distributed.utils import sync
 
+        worker = get_worker()
         with self._turn:
+            sync(
+                worker.loop, worker.scheduler.log_event, topic=self.topic, msg="begun"
+            )  # has arrived, if it dies
             if self._plugins:
                 os.environ[PLUGINS] = self._plugins
-            for name, value in Place(get_worker().state.nthreads).environment().items():
+            for name, value in Place(worker.state.nthreads).environment().items():
                 os.environ.setdefault(name, value)
             return self._work(item)
 

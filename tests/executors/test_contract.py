@@ -62,6 +62,14 @@ def test_what_a_dead_worker_does_not_answer_is_said_at_the_end_and_all_else_is_d
     assert sorted(done) == [1, 2, 3, 4, 5]
 
 
+def test_a_dead_worker_is_told_of_where_another_answers_in_its_place(remote, tmp_path):
+    """dask does an item again by itself; whoever counts what was done has to know."""
+    done = []
+    with pytest.raises(WorkerLostError, match=r"[01] work items"):
+        done.extend(remote.run(pickles.die_once, [tmp_path / "mark"]))
+    assert set(done) <= {"done again"}
+
+
 def test_threads_of_all_processes_are_the_cores(monkeypatch):
     from featstore import processes
     from featstore.executors.processes import Processes

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import DECODING, RECIPE, key, records, spec
-from pickles import Grids
+from pickles import ForgettingTheAnswer, Grids
 
 from featstore.api.cache import verify
 from featstore.errors import NonFiniteFeaturesError, UsageError, WorkerLostError
@@ -95,6 +95,22 @@ def test_workers_that_are_killed_in_mid_portion_cost_only_time(computing_elsewhe
     assert len(list(deaths.iterdir())) == 2
     require_every_row_once(tmp_path / "other", images)
     assert vectors(tmp_path / "other", images) == vectors(tmp_path / "one", images)
+    assert stats.rows == bar.count == len(KEYS) * len(images)
+
+
+def test_vectors_of_a_worker_that_died_before_its_answer_are_counted(computing_elsewhere, images, tmp_path):
+    """They are stored, and the one who does the work again finds nothing to do."""
+
+    class Dying:
+        workers, in_process = computing_elsewhere.workers, False
+
+        def run(self, work, items):
+            return computing_elsewhere.run(ForgettingTheAnswer(work, tmp_path / "mark"), items)
+
+    bar = Bar()
+    stats = extract(images, tmp_path / "cache", Dying(), bar=bar)
+    assert (tmp_path / "mark").exists()
+    require_every_row_once(tmp_path / "cache", images)
     assert stats.rows == bar.count == len(KEYS) * len(images)
 
 

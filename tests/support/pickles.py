@@ -38,6 +38,28 @@ def die_of(number):
     return number
 
 
+def die_once(mark):
+    """The first time, kill the process."""
+    try:
+        Path(mark).touch(exist_ok=False)
+    except FileExistsError:
+        return "done again"
+    return os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class ForgettingTheAnswer:
+    """Do the work, and the first time that it is done, die before the answer is given."""
+
+    work: object
+    mark: Path
+
+    def __call__(self, unit):
+        answer = self.work(unit)
+        die_once(self.mark)
+        return answer
+
+
 def sleep_and_tell(folder):
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
