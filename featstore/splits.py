@@ -137,7 +137,8 @@ def site_folds(table: LabelledImages) -> SiteFolds:
     Raises
     ------
     AuditError
-        If there is one class only, images name no site, there are fewer than two sites, or none can be left out.
+        If there is one class only, images name no site, there are fewer than two sites, none can be left out, or none
+        of those that can has every class.
     """
     if len(table.classes) < 2:  # noqa: PLR2004
         _require_two_groups(table)
@@ -174,6 +175,14 @@ def site_folds(table: LabelledImages) -> SiteFolds:
         raise AuditError(
             f"No site can be left out, since a class would be missing among the others: without"
             f" {quoted([str(names[0])])} it is {quoted(lacking)}.",
+            "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
+            " class away.",
+        )
+    if all(_absent(table, test) for _, test in splits):
+        first = _absent(table, splits[0][1])
+        raise AuditError(
+            f"None of the sites that can be left out has images of every class, so that there is no AUC: at"
+            f" {quoted([left_out[0]])} {quoted(first)} is missing.",
             "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
             " class away.",
         )
