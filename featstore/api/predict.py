@@ -74,7 +74,7 @@ class Model:
     `training_images` is what it has learned from; None for a run of an earlier featstore, which does not say.
     `positive` is the class that the run calls so, if it does. `pool` is how images become a patient's answer, at
     `patient_point`; None where the operating point was chosen for images. `sets` and `unlike` are what it keeps to
-    abstain by; None in a run without.
+    abstain by; None in a run without. `of_hospitals` tells a model that was made of files of several hospitals.
     """
 
     folder: Path
@@ -89,6 +89,7 @@ class Model:
     patient_point: OperatingPoint | None = None
     sets: ConformalRule | None = None
     unlike: UnlikeRule | None = None
+    of_hospitals: bool = False
 
     @property
     def pooling_point(self) -> OperatingPoint:
@@ -221,8 +222,18 @@ def prepare_model(
     if model.covariates is not None and (lacking := model.covariates.missing(asked.records)):
         findings.append(lacking)
     if model.training_images is None or not model.training_images.is_complete:
-        findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
+        findings.append(_training_unknown(model))
     return Prepared(model, asked, found, seen, ordered(findings), tuned)
+
+
+def _training_unknown(model: Model) -> Finding:
+    if not model.of_hospitals:
+        return Finding("FS409", "The run does not tell all images that its model has learned from.")
+    return Finding(
+        "FS409",
+        "The model is of several hospitals, whose files do not tell the images that it has learned from.",
+        remedy="Ask it about patients alone whom no hospital trained on, such as those of its split test.",
+    )
 
 
 def _find_with_covariates(
@@ -327,6 +338,7 @@ def read_model(folder: Path) -> Model:
         None if pool is None else read_operating_point(extra.get("operating"), len(classes)),
         read_rule(extra.get("abstention"), len(classes)),
         read_unlike(extra.get("unlike"), sum(key.backbone.dimension for key in keys)),
+        of_hospitals=document["kind"] == "merged",
     )
 
 

@@ -223,15 +223,21 @@ def test_labels_that_the_model_does_not_know_are_told_and_not_counted(world):
     assert result.counts.labelled + result.counts.seen == 32 - strange
 
 
-def test_an_earlier_run_still_answers_and_says_what_it_cannot_tell(world, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("fuse", "Make these runs again"), ("merged", "whom no hospital trained on")]
+)
+def test_a_run_that_does_not_tell_its_training_answers_and_says_so(kind, remedy, world, tmp_path):
+    """That of an earlier featstore can be made again, a model of several hospitals cannot."""
     data, out, _, _ = world
     shutil.copytree(out, tmp_path / "old")
     (tmp_path / "old" / run.TRAINING).unlink()
     about = document.unseal(document.read(tmp_path / "old" / run.RUN, document.LARGE))
     del about["files"][run.TRAINING]
+    about["kind"] = kind
     (tmp_path / "old" / run.RUN).write_text(run.json_text(document.seal(about)))
     result = featstore.predict(tmp_path / "old", data)
     assert [finding.code for finding in result.findings] == ["FS409"]
+    assert remedy in result.findings[0].remedy
     assert len(result.predictions) == 32
     assert "whether in training or not (FS409)" in predictions_text(result)
 
