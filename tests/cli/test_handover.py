@@ -234,6 +234,22 @@ def test_a_bundle_gives_the_run_s_probabilities_in_plain_keras(world, run, tmp_p
 
 
 @pytest.mark.slow
+def test_the_card_of_a_bundle_says_that_the_file_answers_images_and_from_which_threshold(world, tmp_path):
+    """The run's own threshold is that of patients, and is not in the file."""
+    featstore.fuse(
+        world.data, cache=world.cache, out=tmp_path / "run", positive="covid", recipe="identity", unit="group",
+        calibrate="platt", sensitivity=0.9,
+    )  # fmt: skip
+    featstore.export(tmp_path / "run", tmp_path / "bundle.zip")
+    members, _ = read_archive(tmp_path / "bundle.zip", "model bundle")
+    threshold = json.loads(members["card.json"])["threshold"]
+    about = members["CARD.md"].decode().split("## This file")[1].split("##")[0]
+    assert "one image, calibrated (platt)" in about
+    assert f"It is called 'covid' from a probability of {threshold:.4g} on." in about
+    assert "those of patients, whose images `featstore predict` pools (mean-logit)" in about
+
+
+@pytest.mark.slow
 def test_onnx_gives_the_run_s_probabilities(world, run, tmp_path):
     """Asked here as anybody would ask it, on pictures of patients."""
     import onnxruntime
