@@ -329,7 +329,9 @@ def _about_file(card: Mapping[str, Any], pool: str | None) -> list[str]:
         if threshold is None
         else f"It is called '{card['positive']}' from a probability of {threshold:.4g} on."
     )
-    lines = [f"It answers one image, {'not calibrated' if method is None else f'calibrated ({method})'}. {called}"]
+    lines = [
+        f"It answers one image, {'not calibrated' if method is None else f'calibrated ({method})'}. {called}"
+    ]
     if pool is not None:
         lines.append(
             f"Scores and threshold below are those of patients, whose images `featstore predict` pools ({pool});"

@@ -192,6 +192,33 @@ def _unsealed(parts, archive):
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("where", ["before", "between", "behind", "comment", "comment of a member"])
+def test_bytes_that_no_digest_covers_are_refused(where, tmp_path, tried):
+    """A pack promises that no image is in it, so nothing may lie beside its members."""
+    plain = seal_archive("test", {"a.txt": b"one", "b.txt": b"two"}, {})
+    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in parts.items():
+            if where == "between":
+                archive.fp.write(b"picture")
+                archive.start_dir = archive.fp.tell()
+            member = zipfile.ZipInfo(name)
+            member.comment = b"picture" if where == "comment of a member" else b""
+            archive.writestr(member, data)
+        archive.comment = b"picture" if where == "comment" else b""
+    changed = buffer.getvalue()
+    changed = b"picture" * (where == "before") + changed + b"picture" * (where == "behind")
+    (tmp_path / "x.zip").write_bytes(changed)
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.testzip() is None
+    with pytest.raises(RefusedFileError, match="bytes beside its members"):
+        read_archive(tmp_path / "x.zip", "test")
+    tried("archives")
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("change", [_traversal, _bomb, _changed, _extra, _missing, _forged, _unsealed])
 def test_a_hostile_archive_is_refused_and_nothing_is_written(change, tmp_path, tried):
     (tmp_path / "x.zip").write_bytes(hostile(change))
