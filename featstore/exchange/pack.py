@@ -356,7 +356,7 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
 
 
 _LOCAL, _CENTRAL, _END, _END_OF_LARGE = 30, 46, 22, 76
-"""Bytes of the headers of a ZIP before a member, in its directory, and at its end; of one above 4 GB beside the last."""
+"""Bytes of the headers of a ZIP before a member, in its directory, and at its end; above 4 GB, beside it."""
 
 
 def _check_rest(data: bytes, archive: zipfile.ZipFile) -> None:
