@@ -135,6 +135,8 @@ def predict(
     *,
     weights: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Predictions:
     """Apply the model of a run to new images: an answer per image or page, and per patient where these are known.
@@ -152,6 +154,11 @@ def predict(
     cache
         Folder of a store: vectors that are there are not computed again, and new ones are kept as they come, so that
         what was interrupted goes on. None keeps nothing of the new images.
+    out
+        Write all answers to this ``.json`` file, or ``.csv``, with those for patients in ``NAME-patients.csv`` beside
+        it, readable for the owner alone; None writes nothing.
+    overwrite
+        Replace the files of `out`.
     **reading
         How a CSV file is read, and how a path names the patient, so that patients who were in training are
         recognised: see `featstore.images.scan.ScanOptions`.
@@ -159,9 +166,9 @@ def predict(
     Raises
     ------
     RunError
-        If the folder holds no model.
+        If the folder holds no model, or the disk refuses.
     UsageError
-        If nothing that was given is an image.
+        If nothing that was given is an image, or `out` is no table or is there already.
     WeightsError
         If the weights that the model was fitted with are not here.
 
@@ -179,7 +186,13 @@ def predict(
     >>> len(answers.patients)  # of which one image each was asked about
     16
     """
-    return predict_prepared(prepare(folder, images, weights=weights, **reading), cache)
+    table = None if out is None else Path(out)
+    if table is not None:
+        refuse_unwritable(table, overwrite=overwrite)
+    result = predict_prepared(prepare(folder, images, weights=weights, **reading), cache)
+    if table is not None:
+        write_table(table, result)
+    return result
 
 
 def prepare(

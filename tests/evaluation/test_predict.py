@@ -200,6 +200,17 @@ def test_the_table_names_each_class_and_is_for_its_owner(world, tmp_path):
     assert all((tmp_path / name).stat().st_mode & 0o077 == 0 for name in ("t.csv", "t.json"))
 
 
+def test_python_writes_the_tables_of_the_command_line(world, tmp_path):
+    data, out, _, _ = world
+    result = featstore.predict(out, data, out=tmp_path / "t.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    assert [row["path"] for row in rows] == [p.path for p in result.predictions]
+    assert (tmp_path / "t-patients.csv").exists() == bool(result.patients)
+    with pytest.raises(UsageError, match="is there already"):
+        featstore.predict(out, data, out=tmp_path / "t.csv")
+    featstore.predict(out, data, out=tmp_path / "t.csv", overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"), [("t.csv", "--overwrite"), ("t.txt", ".csv"), ("no/t.csv", "Make it")]
 )
