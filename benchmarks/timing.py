@@ -37,15 +37,23 @@ def cpu_seconds() -> float:
     below = {
         int(number)
         for task in (children.iterdir() if children.exists() else ())
-        for number in (task / "children").read_text().split()
+        for number in _told_by(task / "children").split()
     }
     ticks = 0
     for child in below:
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        fields = _told_by(Path(f"/proc/{child}/stat")).rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:13])
     ended = os.times()
     alive = ticks / os.sysconf("SC_CLK_TCK") if below else 0.0
     return time.process_time() + ended.children_user + ended.children_system + alive
+
+
+def _told_by(file: Path) -> str:
+    """Text of a file of the system; none of a thread or a process that has ended since it was listed."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def report(seconds: Mapping[str, list[float]], reference: str, work: float, unit: str) -> None:

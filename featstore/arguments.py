@@ -13,10 +13,10 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from featstore.errors import nearest
+from featstore.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 P = ParamSpec("P")
@@ -122,3 +122,15 @@ def _floats(name: str, value: Any) -> Any:  # noqa: ANN401
         message = f"{name}={value!r} is text: give numbers, such as {name}=[60, 20, 20]."
         raise TypeError(message)
     return [value] if isinstance(value, (int, float)) else value
+
+
+def refuse_settled(options: Mapping[str, Any], names: Iterable[str], by: str) -> None:
+    """Refuse options that would be ignored, since something else says what they ask.
+
+    Raises
+    ------
+    UsageError
+        If one of the names is given and not None.
+    """
+    if given := [name for name in names if options.get(name) is not None]:
+        raise UsageError(f"{', '.join(given)} would be ignored: {by}.", f"Leave out {' and '.join(given)}.")

@@ -453,8 +453,8 @@ CATALOGUE: dict[str, FindingKind] = {
     "FS409": FindingKind(
         "training_unknown",
         "note",
-        "The run, or the one that it went on from, comes from an earlier featstore and does not tell which images its"
-        " model has learned from.",
+        "The run, or the one that it went on from, comes from an earlier featstore, or is a model of several"
+        " hospitals, and does not tell which images its model has learned from.",
         "Make these runs again, `featstore fuse DATA --out RUN --overwrite`: then images in training are marked.",
     ),
     "FS410": FindingKind(

@@ -137,7 +137,8 @@ def site_folds(table: LabelledImages) -> SiteFolds:
     Raises
     ------
     AuditError
-        If there is one class only, images name no site, there are fewer than two sites, or none can be left out.
+        If there is one class only, images name no site, there are fewer than two sites, none can be left out, or none
+        of those that can has every class.
     """
     if len(table.classes) < 2:  # noqa: PLR2004
         _require_two_groups(table)
@@ -169,17 +170,35 @@ def site_folds(table: LabelledImages) -> SiteFolds:
         else:
             splits.append((train, test))
             left_out.append(name)
-    if not splits:
-        lacking = _absent(table, np.flatnonzero(~np.isin(table.groups, table.groups[sites == names[0]])))
-        raise AuditError(
-            f"No site can be left out, since a class would be missing among the others: without"
-            f" {quoted([str(names[0])])} it is {quoted(lacking)}.",
-            "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
-            " class away.",
-        )
+    _require_ranked(table, sites, splits)
     pairs = {(group, site) for group, site in zip(table.groups.tolist(), sites.tolist(), strict=True)}
     shared = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
     return SiteFolds(tuple(left_out), splits, tuple(never), shared)
+
+
+def _require_ranked(table: LabelledImages, sites: NDArray[np.str_], splits: Sequence[Split]) -> None:
+    """Refuse sites of which none can be left out, or none of those that can has images of every class."""
+    ranked = [test for _, test in splits if not _absent(table, test)]
+    if ranked:
+        return
+    if splits:
+        test = splits[0][1]
+        cause = (
+            "None of the sites that can be left out has images of every class, so that there is no AUC: at"
+            f" {quoted([str(sites[test[0]])])} {quoted(_absent(table, test))} is missing."
+        )
+    else:
+        first = min(sites.tolist())
+        others = np.flatnonzero(~np.isin(table.groups, table.groups[sites == first]))
+        cause = (
+            "No site can be left out, since a class would be missing among the others: without"
+            f" {quoted([str(first)])} it is {quoted(_absent(table, others))}."
+        )
+    raise AuditError(
+        cause,
+        "Add images of every class from two sites or more; or use --folds 5, and mind that the site may give the"
+        " class away.",
+    )
 
 
 def patient_folds(table: LabelledImages, seed: int = 0) -> list[Split]:

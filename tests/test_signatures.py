@@ -70,6 +70,20 @@ def test_what_was_seen_to_vanish(name, wrong, meant):
         getattr(featstore, name)("data", **{wrong: 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "settled"),
+    [
+        ("answers", ("data", ["a.json", "b.json"], "c.json"), {"backbones": ["Xception"], "seeds": [1]}),
+        ("moments", ("data", "c.json"), {"recipe": "mild"}),
+        ("pack", ("run", "data", "c.zip"), {"precision": "float16"}),
+    ],
+)
+def test_what_is_settled_already_is_refused_and_does_not_vanish(name, arguments, settled):
+    with pytest.raises(featstore.UsageError, match=rf"^{', '.join(settled)} would be ignored: ") as caught:
+        getattr(featstore, name)(*arguments, **settled)
+    assert f"Leave out {' and '.join(settled)}." in str(caught.value)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_help_lists_every_option_and_hides_none_behind_stars(name):
     function = getattr(featstore, name)

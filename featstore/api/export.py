@@ -303,21 +303,41 @@ def _bundle(run: Path, model: Model, card: Mapping[str, Any], keras_model: bytes
     members = {
         MODEL_FILE: keras_model,
         "card.json": runs.json_text(card).encode(),
-        CARD_FILE: _card_text(run, card).encode(),
+        CARD_FILE: _card_text(run, card, model.pool if model.patient_point else None).encode(),
         LICENCES_FILE: _licences_text(card).encode(),
         PROGRAM_FILE: program(list(card["inputs"].values()), model.classes).encode(),
     }
     return seal_archive(BUNDLE_KIND, members, {"run_sha256": digest_bytes((run / runs.RUN).read_bytes())})
 
 
-def _card_text(run: Path, card: Mapping[str, Any]) -> str:
-    """Model card as Markdown: what the run knows, and what its authors have to add."""
+def _card_text(run: Path, card: Mapping[str, Any], pool: str | None) -> str:
+    """Model card as Markdown: what the file does, what the run knows, and what its authors have to add."""
     answers = ", ".join(card["classes"])
     lines = ["# Model card", "", f"{card['strategy']} of {', '.join(card['weights'])}; answers {answers}."]
+    lines += ["", "## This file", "", *_about_file(card, pool)]
     for section in model_card(read_record(run)):
         lines += ["", f"## {section.title}", "", *section.known]
         lines += ["", *(f"To be filled in: {text}" for text in section.open)]
     return "\n".join(lines) + "\n"
+
+
+def _about_file(card: Mapping[str, Any], pool: str | None) -> list[str]:
+    """What `model.keras` does; `pool` is how the run itself answers for patients, who are not in the file."""
+    threshold, method = card["threshold"], card["calibration"]
+    called = (
+        "The most probable class is the answer."
+        if threshold is None
+        else f"It is called '{card['positive']}' from a probability of {threshold:.4g} on."
+    )
+    lines = [
+        f"It answers one image, {'not calibrated' if method is None else f'calibrated ({method})'}. {called}"
+    ]
+    if pool is not None:
+        lines.append(
+            f"Scores and threshold below are those of patients, whose images `featstore predict` pools ({pool});"
+            " this file does not."
+        )
+    return lines
 
 
 def _licences_text(card: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from featstore.api.shared_heads import (
     refuse_there,
     write_sealed,
 )
-from featstore.arguments import public
+from featstore.arguments import public, refuse_settled
 from featstore.errors import RunError, UsageError
 from featstore.evaluation import leakage
 from featstore.evaluation.calibration import NEUTRAL
@@ -91,12 +91,12 @@ def moments(
     progress
         Show a bar on stderr while files are looked at.
     **source
-        Which features: see `featstore.matrix.Source`.
+        Which features: see `featstore.matrix.Source`. The view is the identity, so that none can be given.
 
     Raises
     ------
     UsageError
-        If a class has too few patients, there are covariates, or the file is there already.
+        If views are given, a class has too few patients, there are covariates, or the file is there already.
     RunError
         If the disk refuses.
 
@@ -109,6 +109,7 @@ def moments(
     >>> site.dimensions, sum(site.images.values()), list(site.patients)
     (4, 16, ['covid', 'normal'])
     """
+    refuse_settled(source, ("recipe", "seeds"), "moments are of the identity view")
     target = Path(out)
     refuse_there(target, overwrite=overwrite)
     if not 1 <= dimensions <= MOST_DIMENSIONS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from featstore import runs, serialization
 from featstore.api.compare import compare
 from featstore.api.fuse import fuse
-from featstore.arguments import public
+from featstore.arguments import public, refuse_settled
 from featstore.errors import (
     FeatstoreError,
     InterruptionError,
@@ -74,7 +74,7 @@ def pack(
         Show a bar on stderr while files are looked at.
     **source
         Where the features are, and how the data set is read: see `featstore.matrix.Source`. Networks, views and
-        decoding are those of the run.
+        decoding are those of the run, and cannot be given.
 
     Raises
     ------
@@ -95,6 +95,8 @@ def pack(
     >>> packed.images, packed.groups, packed.columns
     (16, 16, 1280)
     """
+    settled = ("backbones", "preprocess", "precision", "recipe", "seeds", "value_range")
+    refuse_settled(source, settled, "a pack holds what the run was made from")
     run, target = Path(folder), Path(out)
     _refuse_target(target, overwrite=overwrite)
     document, documents = _documents_of(run)

@@ -74,7 +74,7 @@ class Model:
     `training_images` is what it has learned from; None for a run of an earlier featstore, which does not say.
     `positive` is the class that the run calls so, if it does. `pool` is how images become a patient's answer, at
     `patient_point`; None where the operating point was chosen for images. `sets` and `unlike` are what it keeps to
-    abstain by; None in a run without.
+    abstain by; None in a run without. `of_hospitals` tells a model that was made of files of several hospitals.
     """
 
     folder: Path
@@ -89,6 +89,7 @@ class Model:
     patient_point: OperatingPoint | None = None
     sets: ConformalRule | None = None
     unlike: UnlikeRule | None = None
+    of_hospitals: bool = False
 
     @property
     def pooling_point(self) -> OperatingPoint:
@@ -134,6 +135,8 @@ def predict(
     *,
     weights: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     **reading: Unpack[ScanOptions],
 ) -> Predictions:
     """Apply the model of a run to new images: an answer per image or page, and per patient where these are known.
@@ -151,6 +154,11 @@ def predict(
     cache
         Folder of a store: vectors that are there are not computed again, and new ones are kept as they come, so that
         what was interrupted goes on. None keeps nothing of the new images.
+    out
+        Write all answers to this ``.json`` file, or ``.csv``, with those for patients in ``NAME-patients.csv`` beside
+        it, readable for the owner alone; None writes nothing.
+    overwrite
+        Replace the files of `out`.
     **reading
         How a CSV file is read, and how a path names the patient, so that patients who were in training are
         recognised: see `featstore.images.scan.ScanOptions`.
@@ -158,9 +166,9 @@ def predict(
     Raises
     ------
     RunError
-        If the folder holds no model.
+        If the folder holds no model, or the disk refuses.
     UsageError
-        If nothing that was given is an image.
+        If nothing that was given is an image, or `out` is no table or is there already.
     WeightsError
         If the weights that the model was fitted with are not here.
 
@@ -178,7 +186,13 @@ def predict(
     >>> len(answers.patients)  # of which one image each was asked about
     16
     """
-    return predict_prepared(prepare(folder, images, weights=weights, **reading), cache)
+    table = None if out is None else Path(out)
+    if table is not None:
+        refuse_unwritable(table, overwrite=overwrite)
+    result = predict_prepared(prepare(folder, images, weights=weights, **reading), cache)
+    if table is not None:
+        write_table(table, result)
+    return result
 
 
 def prepare(
@@ -221,8 +235,18 @@ def prepare_model(
     if model.covariates is not None and (lacking := model.covariates.missing(asked.records)):
         findings.append(lacking)
     if model.training_images is None or not model.training_images.is_complete:
-        findings.append(Finding("FS409", "The run does not tell all images that its model has learned from."))
+        findings.append(_training_unknown(model))
     return Prepared(model, asked, found, seen, ordered(findings), tuned)
+
+
+def _training_unknown(model: Model) -> Finding:
+    if not model.of_hospitals:
+        return Finding("FS409", "The run does not tell all images that its model has learned from.")
+    return Finding(
+        "FS409",
+        "The model is of several hospitals, whose files do not tell the images that it has learned from.",
+        remedy="Ask it about patients alone whom no hospital trained on, such as those of its split test.",
+    )
 
 
 def _find_with_covariates(
@@ -327,6 +351,7 @@ def read_model(folder: Path) -> Model:
         None if pool is None else read_operating_point(extra.get("operating"), len(classes)),
         read_rule(extra.get("abstention"), len(classes)),
         read_unlike(extra.get("unlike"), sum(key.backbone.dimension for key in keys)),
+        of_hospitals=document["kind"] == "merged",
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from featstore import registry, runs, serialization
 from featstore.api.fuse import primary_change
 from featstore.api.predict import read_model
-from featstore.arguments import public
+from featstore.arguments import public, refuse_settled
 from featstore.errors import AuditError, MissingFeaturesError, RunError, UsageError
 from featstore.evaluation import leakage
 from featstore.evaluation.calibration import NEUTRAL
@@ -197,13 +197,14 @@ def answers(
     progress
         Show a bar on stderr while files are looked at.
     **source
-        Which features: see `featstore.matrix.Source`; networks are those of the heads.
+        Where the features are and how the data set is read: see `featstore.matrix.Source`. Networks are those of the
+        heads, and the view is the identity, so that neither can be given.
 
     Raises
     ------
     UsageError
-        If the heads do not belong together or are of other features, there is no split ``test``, or the file is
-        there.
+        If networks or views are given, the heads do not belong together or are of other features, there is no split
+        ``test``, or the file is there.
     RunError
         If a file is no head, or the disk refuses.
     MissingFeaturesError
@@ -224,6 +225,9 @@ def answers(
     >>> asked.heads, asked.patients
     (('head0', 'head1'), {'covid': 2, 'normal': 2})
     """
+    refuse_settled(
+        source, ("backbones", "recipe", "seeds"), "the heads name the networks, and answer the identity view"
+    )
     target = Path(out)
     refuse_there(target, overwrite=overwrite)
     shared = [read_head(Path(file)) for file in files]

@@ -109,7 +109,7 @@ def pool_images(proba: Vector, numbers: Rows, pool: str, positive: int | None = 
         pooled = -np.expm1(against)
     else:
         most = 1 if pool == MAX else int(pool.removeprefix("top-"))
-        pooled = np.array([_largest(asked[numbers == at], most) for at in range(count)])
+        pooled = np.concatenate([_largest(asked[numbers == at], most) for at in range(count)])
     if not two:
         return _rescaled(pooled)
     whole = np.repeat(1 - pooled, 2, axis=1)
@@ -118,15 +118,26 @@ def pool_images(proba: Vector, numbers: Rows, pool: str, positive: int | None = 
 
 
 def _mean(values: Vector, numbers: Rows, count: int) -> Vector:
-    total = np.zeros((count, values.shape[1]))
-    np.add.at(total, numbers, values)
-    mean: Vector = total / np.bincount(numbers, minlength=count)[:, None]
+    """Means ``(count, classes)``; the same values in the same shares give the same mean, to the last bit.
+
+    A sum over three images rounds otherwise than one over four, and would rank patients who are equal.
+    """
+    images = np.bincount(numbers, minlength=count)
+    mean = np.empty((count, values.shape[1]))
+    for c, column in enumerate(values.T):
+        order = np.lexsort((column, numbers))
+        at, ascending = numbers[order], column[order]
+        runs = np.flatnonzero(np.diff(at, prepend=-1) | (np.diff(ascending, prepend=np.nan) != 0))
+        least = ascending[np.flatnonzero(np.diff(at, prepend=-1))]
+        shares = np.diff(runs, append=len(at)) / images[at[runs]]
+        above = shares * (ascending[runs] - least[at[runs]])
+        mean[:, c] = least + np.bincount(at[runs], above, count)
     return mean
 
 
 def _largest(values: Vector, most: int) -> Vector:
-    mean: Vector = np.sort(values, axis=0)[-most:].mean(axis=0)
-    return mean
+    top = np.sort(values, axis=0)[-most:]
+    return _mean(top, np.zeros(len(top), np.intp), 1)
 
 
 def _rescaled(values: Vector) -> Vector:

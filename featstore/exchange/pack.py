@@ -321,6 +321,7 @@ def _opened(data: bytes, kind: str) -> tuple[dict[str, bytes], dict[str, Any]]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
         _check_members(members, len(data))
+        _check_rest(data, archive)
         found = {member.filename: archive.read(member) for member in members}
     if CONTENTS not in found:
         raise ValueError("it is no sealed archive")
@@ -352,3 +353,23 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise ValueError("two of its members have one name")
     if sum(member.file_size for member in members) > size:
         raise ValueError("its members announce more bytes than it has")
+
+
+_LOCAL, _CENTRAL, _END, _END_OF_LARGE = 30, 46, 22, 76
+"""Bytes of the headers of a ZIP before a member, in its directory, and at its end; above 4 GB, beside it."""
+
+
+def _check_rest(data: bytes, archive: zipfile.ZipFile) -> None:
+    """Refuse bytes before, between and behind the members, which no digest covers: a picture could hide there."""
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    at = 0
+    for member in members:
+        if member.header_offset != at:
+            break
+        name, extra = (int.from_bytes(data[at + place : at + place + 2], "little") for place in (26, 28))
+        at += _LOCAL + name + extra + member.compress_size
+    directory = sum(_CENTRAL + len(one.filename.encode()) + len(one.extra) for one in members)
+    end = len(data) - archive.start_dir - directory
+    plain = not archive.comment and not any(member.comment for member in members)
+    if at != archive.start_dir or end not in {_END, _END + _END_OF_LARGE} or not plain:
+        raise ValueError("it holds bytes beside its members")

@@ -192,6 +192,33 @@ def _unsealed(parts, archive):
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("where", ["before", "between", "behind", "comment", "comment of a member"])
+def test_bytes_that_no_digest_covers_are_refused(where, tmp_path, tried):
+    """A pack promises that no image is in it, so nothing may lie beside its members."""
+    plain = seal_archive("test", {"a.txt": b"one", "b.txt": b"two"}, {})
+    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in parts.items():
+            if where == "between":
+                archive.fp.write(b"picture")
+                archive.start_dir = archive.fp.tell()
+            member = zipfile.ZipInfo(name)
+            member.comment = b"picture" if where == "comment of a member" else b""
+            archive.writestr(member, data)
+        archive.comment = b"picture" if where == "comment" else b""
+    changed = buffer.getvalue()
+    changed = b"picture" * (where == "before") + changed + b"picture" * (where == "behind")
+    (tmp_path / "x.zip").write_bytes(changed)
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.testzip() is None
+    with pytest.raises(RefusedFileError, match="bytes beside its members"):
+        read_archive(tmp_path / "x.zip", "test")
+    tried("archives")
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("change", [_traversal, _bomb, _changed, _extra, _missing, _forged, _unsealed])
 def test_a_hostile_archive_is_refused_and_nothing_is_written(change, tmp_path, tried):
     (tmp_path / "x.zip").write_bytes(hostile(change))
@@ -231,6 +258,22 @@ def test_a_bundle_gives_the_run_s_probabilities_in_plain_keras(world, run, tmp_p
     assert len({round(a.probability["covid"], 3) for a in answers}) > 6
     for answer in answers:
         assert found[answer.path] == pytest.approx(answer.probability, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_card_of_a_bundle_says_that_the_file_answers_images_and_from_which_threshold(world, tmp_path):
+    """The run's own threshold is that of patients, and is not in the file."""
+    featstore.fuse(
+        world.data, cache=world.cache, out=tmp_path / "run", positive="covid", recipe="identity", unit="group",
+        calibrate="platt", sensitivity=0.9,
+    )  # fmt: skip
+    featstore.export(tmp_path / "run", tmp_path / "bundle.zip")
+    members, _ = read_archive(tmp_path / "bundle.zip", "model bundle")
+    threshold = json.loads(members["card.json"])["threshold"]
+    about = members["CARD.md"].decode().split("## This file")[1].split("##")[0]
+    assert "one image, calibrated (platt)" in about
+    assert f"It is called 'covid' from a probability of {threshold:.4g} on." in about
+    assert "those of patients, whose images `featstore predict` pools (mean-logit)" in about
 
 
 @pytest.mark.slow

@@ -338,6 +338,7 @@ def test_a_pack_is_replayed_and_names_no_site(run, hospitals, request, tmp_path)
         (["x"] * 7 + [None], "1 of 8 images name no site"),
         (["x"] * 8, "All 8 images are of one site"),
         (["x", "y"] * 4, "No site can be left out"),
+        (["x", "x", "y", "x"] * 2, "at 'y' 'b' is missing"),
     ],
 )
 def test_sites_that_cannot_be_left_out_are_refused(sites, match):

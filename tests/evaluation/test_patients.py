@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from featstore.errors import AuditError, FeatstoreError
 from featstore.evaluation.estimates import EvaluationDesign
@@ -58,6 +59,26 @@ def test_of_three_classes_a_patient_of_one_image_has_its_answer(proba, pool):
     twice = pool_images(np.repeat(rows, 2, axis=0), np.zeros(2 * len(rows), np.intp), pool)
     if pool in {"mean-logit", "mean", "max"}:  # no patient gains by being imaged more often
         assert twice == pytest.approx(together)
+
+
+@given(
+    values=st.lists(SHARES, min_size=1, max_size=3),
+    times=st.lists(st.integers(1, 50), min_size=2, max_size=5),
+    pool=st.sampled_from(["mean-logit", "mean"]),
+)
+def test_patients_with_the_same_answers_in_the_same_shares_are_ties(values, times, pool):
+    p = np.concatenate([np.repeat(values, count) for count in times])
+    numbers = np.repeat(np.arange(len(times)), len(values) * np.array(times))
+    assert len(np.unique(pool_images(np.stack([1 - p, p], axis=1), numbers, pool, 1)[:, 1])) == 1
+
+
+@pytest.mark.parametrize("pool", ["mean-logit", "mean", "max", "top-3"])
+def test_a_constant_guess_about_patients_has_an_auc_of_one_half(pool):
+    images = np.random.default_rng(0).integers(1, 40, 60)
+    numbers = np.repeat(np.arange(60), images)
+    for share in np.linspace(0.1, 0.9, 97):
+        answer = pool_images(np.tile([1 - share, share], (len(numbers), 1)), numbers, pool, 1)
+        assert roc_auc_score(np.arange(60) % 2, answer[:, 1]) == 0.5
 
 
 def test_the_mean_of_logits_of_a_linear_model_is_its_answer_to_the_mean_vector():

@@ -200,6 +200,17 @@ def test_the_table_names_each_class_and_is_for_its_owner(world, tmp_path):
     assert all((tmp_path / name).stat().st_mode & 0o077 == 0 for name in ("t.csv", "t.json"))
 
 
+def test_python_writes_the_tables_of_the_command_line(world, tmp_path):
+    data, out, _, _ = world
+    result = featstore.predict(out, data, out=tmp_path / "t.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    assert [row["path"] for row in rows] == [p.path for p in result.predictions]
+    assert (tmp_path / "t-patients.csv").exists() == bool(result.patients)
+    with pytest.raises(UsageError, match="is there already"):
+        featstore.predict(out, data, out=tmp_path / "t.csv")
+    featstore.predict(out, data, out=tmp_path / "t.csv", overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"), [("t.csv", "--overwrite"), ("t.txt", ".csv"), ("no/t.csv", "Make it")]
 )
@@ -223,15 +234,21 @@ def test_labels_that_the_model_does_not_know_are_told_and_not_counted(world):
     assert result.counts.labelled + result.counts.seen == 32 - strange
 
 
-def test_an_earlier_run_still_answers_and_says_what_it_cannot_tell(world, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("fuse", "Make these runs again"), ("merged", "whom no hospital trained on")]
+)
+def test_a_run_that_does_not_tell_its_training_answers_and_says_so(kind, remedy, world, tmp_path):
+    """That of an earlier featstore can be made again, a model of several hospitals cannot."""
     data, out, _, _ = world
     shutil.copytree(out, tmp_path / "old")
     (tmp_path / "old" / run.TRAINING).unlink()
     about = document.unseal(document.read(tmp_path / "old" / run.RUN, document.LARGE))
     del about["files"][run.TRAINING]
+    about["kind"] = kind
     (tmp_path / "old" / run.RUN).write_text(run.json_text(document.seal(about)))
     result = featstore.predict(tmp_path / "old", data)
     assert [finding.code for finding in result.findings] == ["FS409"]
+    assert remedy in result.findings[0].remedy
     assert len(result.predictions) == 32
     assert "whether in training or not (FS409)" in predictions_text(result)
 
