@@ -189,10 +189,10 @@ def _features_of(document: Mapping[str, Any], source: Source) -> Source:
     """Options that load just the features of a run."""
     keys = runs.keys_of(document)
     views = document["matrix"]["views"]
-    computed = [key.backbone for key in keys if not key.backbone.is_imported]
-    settings: Source = (
-        {"preprocess": computed[0].preprocess, "precision": computed[0].precision} if computed else {}
-    )
+    computed = {(s.preprocess, s.precision) for s in (key.backbone for key in keys) if not s.is_imported}
+    settings: Source = {}
+    if len(computed) == 1:
+        ((settings["preprocess"], settings["precision"]),) = computed
     wanted: Source = {
         **source,
         **settings,
