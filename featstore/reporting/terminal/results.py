@@ -588,8 +588,8 @@ def score_text(score: Score) -> str:
 ROLES = {"trained": "learned from", "validated": "to choose the epoch"}
 
 
-def finetuning_text(result: extraction.Finetuning, data: str) -> str:
-    """What was learned from what, whether it helped, and the next two commands."""
+def finetuning_text(result: extraction.Finetuning, data: Sequence[str]) -> str:
+    """What was learned from what, whether it helped, and the next two commands; `data` are the words for DATA."""
     sizes = ", ".join(
         f"{count} {ROLES.get(side, f'held out ({side})')}" for side, count in result.sizes.items()
     )
@@ -609,7 +609,7 @@ def finetuning_text(result: extraction.Finetuning, data: str) -> str:
     )
 
 
-def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
+def next_commands(result: extraction.Finetuning, data: Sequence[str]) -> tuple[str, str]:
     """Commands that extract and score features of the new weights, on images that they have not met."""
     options = result.options
     choice = ["--backbones", result.backbone, "--weights", f"{result.backbone}={result.weights}"]
@@ -619,8 +619,8 @@ def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
         choice += [range_option(options["value_range"])]
     split = ["--test-size", f"{options['test_size']:g}", "--split-seed", str(options["split_seed"])]
     return (
-        shlex.join(["featstore", "extract", data, *choice]),
-        shlex.join(["featstore", "fuse", data, *choice, *split]),
+        shlex.join(["featstore", "extract", *data, *choice]),
+        shlex.join(["featstore", "fuse", *data, *choice, *split]),
     )
 
 
