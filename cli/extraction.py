@@ -224,7 +224,7 @@ def finetune(
     if json:
         print_json(result.to_json())
     else:
-        print_screen(finetuning_text(result, str(data)))
+        print_screen(finetuning_text(result, [str(data), *options.reading_flags(reading)]))
     finish(result.bad)
 
 

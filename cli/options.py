@@ -505,6 +505,20 @@ _READING: dict[str, tuple[Any, Any]] = {
 """Annotation and default of each; the names are those of `featstore.images.scan.ScanOptions`."""
 
 
+def reading_flags(reading: Reading) -> list[str]:
+    """The flags that say the same of how DATA is read, for a command to be typed next."""
+    flags: list[str] = []
+    for name, value in reading.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            flags += [word for pair in value.items() for word in (option, "=".join(pair))]
+        elif isinstance(value, list):
+            flags += [option, ",".join(value)]
+        elif value:
+            flags += [option] if value is True else [option, str(value)]
+    return flags
+
+
 # Values of options, parsed
 
 

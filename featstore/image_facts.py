@@ -248,7 +248,7 @@ def _position(names: tuple[str, ...], name: str) -> int:
 
 AHEAD = 8
 """Images that each thread looks at before the first of them is asked for."""
-COPIES_REVISION = 2
+COPIES_REVISION = 3
 """Raised when copies are found otherwise."""
 
 

@@ -322,11 +322,24 @@ def _named(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | 
     known = {key.backbone.name for key in held.keys}
     for name in names:
         _require_known(name, known)
-    specs = {name: _of_name(name, held, asked, last) for name in names}
+    specs = _alike(held, asked, {name: _of_name(name, held, asked, last) for name in names})
     absent = [name for name, spec in specs.items() if spec is None or not held.specs[spec]]
     if absent:
         raise stored_features.nothing_stored_error(held, asked, absent)
     return [spec for spec in specs.values() if spec is not None]
+
+
+def _alike(
+    held: StoredFeatures, asked: FeatureQuery, specs: dict[str, BackboneSpec | None]
+) -> dict[str, BackboneSpec | None]:
+    """Specs of one preprocessing and precision, where those at hand have several and all have one in common."""
+    settings = [(s.preprocess, s.precision) for s in specs.values() if s is not None and not s.is_imported]
+    for preprocess, precision in dict.fromkeys(settings) if len({*settings}) > 1 else ():
+        query = replace(asked, preprocess=preprocess, precision=precision)
+        found = {name: _of_name(name, held, query, None) for name in specs}
+        if all(spec is not None and held.has_all(spec) for spec in found.values()):
+            return found
+    return specs
 
 
 def _unnamed(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None) -> list[BackboneSpec]:

@@ -138,7 +138,12 @@ def pack(
         columns=loaded.features.shape[2],
         backbones=loaded.backbones,
         licence=licence,
+        imported=_imported(loaded),
     )
+
+
+def _imported(loaded: FeatureMatrix) -> tuple[str, ...]:
+    return tuple(spec.name for spec in loaded.specs if spec.is_imported)
 
 
 def _documents_of(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -186,11 +191,14 @@ def _features_of(document: Mapping[str, Any], source: Source) -> Source:
     """Options that load just the features of a run."""
     keys = runs.keys_of(document)
     views = document["matrix"]["views"]
+    computed = {(s.preprocess, s.precision) for s in (key.backbone for key in keys) if not s.is_imported}
+    settings: Source = {}
+    if len(computed) == 1:
+        ((settings["preprocess"], settings["precision"]),) = computed
     wanted: Source = {
         **source,
+        **settings,
         "backbones": [key.backbone.name for key in keys],
-        "preprocess": keys[0].backbone.preprocess,
-        "precision": keys[0].backbone.precision,
         "recipe": views[-1]["recipe"],
         "seeds": [view["seed"] for view in views[1:]],
         "value_range": keys[0].decoding.value_range,
@@ -315,6 +323,7 @@ def replay(file: str | Path, *, progress: bool = False) -> Replay:
         largest=max((one.relative for one in differences if one.relative is not None), default=0.0),
         libraries=_other_libraries(about.get("libraries", {})),
         licence=table.licence,
+        imported=_imported(loaded),
     )
 
 

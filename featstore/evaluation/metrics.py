@@ -645,12 +645,36 @@ sain saine sains normale normaux négatif négative témoin témoins bénin bén
 sano sana sanos negativo negativa controles benigno benigna ninguno ninguna sin ausente normali saudável
 controllo controlli nessuno nessuna senza nenhum nenhuma sem não
 正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음
-норма здоровый здоровые здоров отрицательный контроль нет
-"""
-ABSENT = frozenset(ABSENT_WORDS.split())
+норма здоровый здоровые здоров отрицательный контроль нет здоровий здорові здрав здрава здрави
+zdrowy zdrowa zdrowi prawidłowy prawidłowe ujemny bez zdravý zdravá zdraví zdravy zdravi zdrav zdrava negativní
+kontrola egészséges negatív sănătos sănătoși sanatos sanatosi υγιής υγιείς φυσιολογικό φυσιολογικός αρνητικό
+sağlıklı saglikli hayır yok
+gezond gezonde normaal negatief niet geen nee frisk friska friske rask raske nej nei ikke
+inte ingen terve terveet sehat tidak không khỏe سليم سليمة طبيعي سلبي בריא בריאה שלילי स्वस्थ सामान्य ปกติ ไม่
+健常 健常者 未感染 无病 無病 否定 wildtype wt nilm nevus naevus nevi naevi
+other others rest norm good ok intact undetected sham placebo vehicle
+"""  # noqa: RUF001
+ABSENT = frozenset(ABSENT_WORDS.casefold().split())
 """Words that name the absence of a finding, alone or as the first word of a name (``no finding``, ``non-covid``)."""
 MILD = frozenset(
-    ["control", "controls", "benign", "benigno", "benigna", "bénin", "bénigne", "gutartig", "良性"]
+    [
+        "control",
+        "controls",
+        "benign",
+        "benigno",
+        "benigna",
+        "bénin",
+        "bénigne",
+        "gutartig",
+        "良性",
+        "nevus",
+        "naevus",
+        "nevi",
+        "naevi",
+        "other",
+        "others",
+        "rest",
+    ]
 )
 """Beside a word for health these are the other class."""
 NEGATING = (
@@ -668,7 +692,38 @@ NEGATING = (
     "sin",
     "senza",
     "sem",
+    "niet",
+    "geen",
+    "ikke",
+    "inte",
+    "nie",
+    "bez",
+    "ne",
+    "не",
+    "без",
+    "未",
+    "非",
+    "无",
+    "無",
 )
+FREE = ("free", "frei", "freie", "vrij")
+"""Endings that deny what stands before them (``TB-free``, ``tumorfrei``)."""
+STEMS = ("normal", "kontroll", "正常", "健康", "阴性", "陰性", "정상")
+"""Beginnings of longer words that say the same (``Normalbefund``, ``Kontrollgruppe``, ``正常肺``)."""
+COUNTERPARTS = (
+    (
+        frozenset(["hc", "cn", "nc", "nl", "td", "ctr"]),
+        frozenset(
+            ["ad", "mci", "pd", "asd", "ms", "sz", "scz", "adhd", "als", "hd", "mdd", "patient", "patients"]
+        ),
+    ),
+    (
+        frozenset(["n", "ne", "nu", "ni", "nie", "nem", "ei"]),
+        frozenset(["y", "j", "s", "o", "t", "d", "da", "ja", "tak", "igen", "kyllä", "sim"]),
+    ),
+)
+"""Short names that say "healthy" or "no" beside such a name alone: on their own they are too short to say so."""
+ENOUGH_LETTERS = 4
 SIGNS = frozenset({"-", "\N{MINUS SIGN}", "\N{EN DASH}"})
 
 
@@ -719,16 +774,44 @@ def positive_class(classes: Sequence[str], asked: str | None = None) -> Positive
 
 def says_absent(name: str, other: str = "") -> bool:
     """Whether the name of a class says that nothing was found, or that the `other` class was not."""
-    words, others = _words(name), _words(other)
-    while len(words) > 1 and len(others) > 1 and words[0] == others[0]:
-        words, others = words[1:], others[1:]
+    mine, theirs = _sign(name), _sign(other)
+    if mine and theirs and mine != theirs:
+        return mine == "-"
+    words, others = _distinct(_words(name), _words(other))
+    if len(words) > 1 and len(others) > 1 and words[0].isdigit() and others[0].isdigit():
+        without, against = _absent(words[1:], others[1:]), _absent(others[1:], words[1:])
+        if without != against:
+            return without
+    return _absent(words, others)
+
+
+def _sign(name: str) -> str:
+    """``-`` or ``+`` where a name is or ends in one, else nothing."""
+    last = name.strip()[-1:]
+    return "-" if last in SIGNS else "+" if last == "+" else ""
+
+
+def _distinct(words: list[str], others: list[str]) -> tuple[list[str], list[str]]:
+    """Two names without the words that both begin or end with, and without numbers behind words."""
+    for at in (0, -1):
+        while len(words) > 1 and len(others) > 1 and words[at] == others[at]:
+            words, others = (part[1:] if at == 0 else part[:-1] for part in (words, others))
+    bare, theirs = (
+        [part[0], *(w for w in part[1:] if not w.isdigit())] if part else [] for part in (words, others)
+    )
+    return (words, others) if bare == theirs else (bare, theirs)
+
+
+def _absent(words: list[str], others: list[str]) -> bool:
     whole, theirs = "".join(words), "".join(others)
     if whole in MILD and theirs in ABSENT - MILD:
         return False
+    if any(whole in absent and theirs in present for absent, present in COUNTERPARTS):
+        return True
     negated = _negated(words, whole, theirs)
     if negated is not None:
         return negated not in ABSENT
-    if name.strip() in SIGNS:
+    if whole.startswith(STEMS):
         return True
     return whole in ABSENT or any(word in ABSENT for word in (words[:1] + words[-1:]))
 
@@ -737,15 +820,19 @@ def _negated(words: list[str], whole: str, theirs: str) -> str | None:
     """What a name says is not there (``covid`` of ``non-covid``); None where it denies nothing."""
     if len(words) > 1 and words[0] in NEGATING:
         return "".join(words[1:])
-    for word in NEGATING:
-        rest = whole.removeprefix(word)
-        if theirs and rest != whole and rest and theirs.startswith(rest):
+    if len(words) > 1 and words[-1] in FREE:
+        return "".join(words[:-1])
+    cut = [whole.removeprefix(word) for word in NEGATING] + [whole.removesuffix(word) for word in FREE]
+    for rest in cut:
+        if rest not in {whole, ""} and (
+            theirs == rest or (len(rest) >= ENOUGH_LETTERS and theirs.startswith(rest))
+        ):
             return rest
     return None
 
 
 def _words(name: str) -> list[str]:
-    """Words in lower case, apart at anything that is no letter or digit and between capitals (``NoFinding``)."""
+    """Words in lower case and numbers, apart at anything else and between capitals (``NoFinding``)."""
     text = unicodedata.normalize("NFC", name.strip())
     text = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", text)
-    return [word for word in re.split(r"[\W_]+", text.casefold()) if word]
+    return re.findall(r"\d+|(?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u0e7f])+", text.casefold())

@@ -61,6 +61,8 @@ class Imported:
         How rows were matched: ``image id``, ``path relative to the data set``, or another of `rows.MATCH_RULES`.
     example
         One row's name and the file that it was taken for, where that is not the same.
+    telling
+        Columns that were taken and tell a class from all others without an error, each on its own, if they are few.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Imported:
     doubtful: dict[str, str]
     matched: str
     example: str = ""
+    telling: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``--json``."""
@@ -121,6 +124,7 @@ def import_table(
         chosen.doubtful,
         matching.way,
         matching.example,
+        chosen.telling,
     )
 
 

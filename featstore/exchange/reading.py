@@ -21,7 +21,7 @@ from featstore.isolated_reading import LostError, call_isolated
 from featstore.store.hdf5_guard import FOREIGN_BYTES, REMEDY, read_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -494,8 +494,28 @@ NO_FEATURE = frozenset({
     "filepath", "prediction", "pred", "y_pred", "predicted",
 })  # fmt: skip
 """Columns that are called so are about the row; what they hold is no feature of the picture."""
+ABOUT = NO_FEATURE | frozenset({
+    "lbl", "cls", "tgt", "gold", "annotation", "annotator", "reader", "verdict", "finding", "disease", "probability",
+    "proba", "probas", "prob", "yprob", "yscore", "yhat", "pid", "mrn", "subj", "sid", "pat", "accession", "exam",
+    "visit", "scan", "scanner", "img", "mtime", "ctime", "timestamp", "datetime", "date", "time", "year",
+})  # fmt: skip
+LABELS = frozenset({"label", "labels", "lbl", "target", "targets", "diagnosis", "outcome"})
+"""Last words of what is a label."""
+FILLING = frozenset({
+    "is", "has", "the", "of", "p", "prob", "proba", "probability", "score", "logit", "enc", "encoded", "int", "num",
+    "code", "coded", "id", "idx", "index", "no", "nr", "number", "name", "true", "hat", "bin", "binary", "onehot",
+    "hot", "one", "new", "old", "final", "value", "x", "y", "acq", "acquisition", "scan", "study", "key", "uid",
+    "pred",
+})  # fmt: skip
+"""Words that may stand beside one of `ABOUT`, or the name of a class: ``label_enc``, ``p_covid``."""
 FEWEST = 6
 """Rows below which numbers that happen to count, or to follow the class, are taken for chance."""
+SPACED = 1.5
+"""Numbers for each row up to which whole numbers of which none comes twice are row numbers with gaps."""
+SEPARATED = 10
+"""Images of a class from which it cannot be chance, among thousands of columns, that one of them tells it apart."""
+LISTED = 5
+"""More columns that tell classes apart are no leak: the classes are easy."""
 ENOUGH_ROWS = 12
 """Rows from which numbers that only ever rise, or fall, cannot be chance even among thousands of columns."""
 
@@ -514,12 +534,16 @@ class Selection:
         Name and reason of every column that is left out.
     doubtful
         Name and reason of every column that was taken only because it was named.
+    telling
+        Names of columns that were taken and tell a class from all others without an error, each on its own, if they
+        are few.
     """
 
     values: NDArray[Any]
     names: tuple[str, ...]
     unused: dict[str, str]
     doubtful: dict[str, str]
+    telling: tuple[str, ...] = ()
 
 
 def select_features(
@@ -551,12 +575,13 @@ def select_features(
         If nothing is left, or `ignore` names what is not there.
     """
     dropped = {name: "--ignore" for pattern in ignore for name in matching(pattern, names, "--ignore")}
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    called, classes = np.unique(np.asarray(labels), return_inverse=True)
+    of_classes = frozenset(word for name in called for word in _words(str(name)) if len(word) > 1)
     order = np.argsort(classes, kind="stable")
     doubts = {
         name: why
         for at, name in enumerate(names)
-        if name not in dropped and (why := doubtful_reason(name, values[:, at], classes, order))
+        if name not in dropped and (why := doubtful_reason(name, values[:, at], classes, order, of_classes))
     }
     unused = dropped if named else {**dropped, **doubts}
     kept = [at for at, name in enumerate(names) if name not in unused]
@@ -571,11 +596,30 @@ def select_features(
         tuple(names[at] for at in kept),
         {name: unused[name] for name in names if name in unused},
         doubts if named else {},
+        telling_columns(values, [at for at in kept if names[at] not in doubts], names, classes),
     )
 
 
+def telling_columns(
+    values: NDArray[Any], kept: Sequence[int], names: Sequence[str], classes: NDArray[np.intp]
+) -> tuple[str, ...]:
+    """Names of the columns of `kept` whose values of some class all lie above, or below, those of all others."""
+    found: set[int] = set()
+    taken = np.asarray(values[:, kept], np.float64)
+    for one in np.unique(classes):
+        mine, others = taken[classes == one], taken[classes != one]
+        if min(len(mine), len(others)) >= SEPARATED:
+            apart = (mine.min(axis=0) > others.max(axis=0)) | (mine.max(axis=0) < others.min(axis=0))
+            found.update(np.flatnonzero(apart).tolist())
+    return tuple(names[kept[at]] for at in sorted(found)) if len(found) <= LISTED else ()
+
+
 def doubtful_reason(
-    name: str, column: NDArray[Any], classes: NDArray[np.intp], order: NDArray[np.intp]
+    name: str,
+    column: NDArray[Any],
+    classes: NDArray[np.intp],
+    order: NDArray[np.intp],
+    of_classes: Collection[str] = (),
 ) -> str:
     """Why a column is probably no feature; empty if nothing speaks against it.
 
@@ -587,17 +631,35 @@ def doubtful_reason(
         ``(n,)`` number of each row's class.
     order
         The rows, class by class.
+    of_classes
+        Words of the names of the classes.
     """
     called = name.strip().casefold()
     if NAMELESS.fullmatch(called):
         return "it has no name, as row numbers have"
-    if re.sub(r"[\s.-]+", "_", called) in NO_FEATURE:
-        return "it is called like a label, a split, a patient or a row number"
+    if about := _what_it_is_called(called, _words(name), of_classes):
+        return f"it is called like {about}"
     if counts_rows(column):
         return "it counts the rows"
     if tells_class(column[order], classes[order]):
         return "its values tell the class"
     return ""
+
+
+def _what_it_is_called(called: str, words: Sequence[str], of_classes: Collection[str]) -> str:
+    """What a column is about, by its name; empty if it may be a feature."""
+    plain = bool(words) and {*words} <= ABOUT | FILLING | {*of_classes}
+    if re.sub(r"[\s.-]+", "_", called) in NO_FEATURE or (plain and not ABOUT.isdisjoint(words)):
+        return "a label, a split, a patient or a row number"
+    if words[-1:] and words[-1] in LABELS:
+        return "a label"
+    return "a class" if plain and not {*of_classes}.isdisjoint(words) else ""
+
+
+def _words(name: str) -> list[str]:
+    """Words and numbers of a name in small letters, apart at anything else and between capitals."""
+    apart = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", name)
+    return re.findall(r"\d+|[^\W\d_]+", apart.casefold())
 
 
 def counts_rows(column: NDArray[Any]) -> bool:
@@ -611,7 +673,9 @@ def counts_rows(column: NDArray[Any]) -> bool:
     if not (np.mod(column, 1) == 0).all():
         return False
     even = bool((steps == steps[0]).all()) and steps[0] != 0
-    return even or bool((np.diff(np.sort(column)) == 1).all())
+    gaps = np.diff(np.sort(column.astype(np.float64)))
+    spaced = rows >= ENOUGH_ROWS and gaps.min() >= 1 and gaps.sum() < SPACED * rows
+    return even or bool((gaps == 1).all() or spaced)
 
 
 def tells_class(column: NDArray[Any], classes: NDArray[np.intp]) -> bool:

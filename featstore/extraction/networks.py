@@ -56,7 +56,7 @@ class Networks:
     weights
         Choice by backbone name, ``*`` for all others; ``imagenet`` where nothing is said.
     preprocess
-        ``official`` or ``rescale``.
+        ``official`` or ``rescale``: that of the specs; `load` takes that of the spec.
     precision
         Arithmetic of the specs; `load` takes that of the spec.
     engine
@@ -110,7 +110,7 @@ class Networks:
             return spec(row, found, self._preprocess, self._precision)
         if not fetch:
             raise not_downloaded_error([name])
-        return self._load(name, self._precision).spec
+        return self._load(name, self._precision, self._preprocess).spec
 
     def load(self, wanted: BackboneSpec) -> BackoffBackbone:
         """Build the backbone of a spec.
@@ -121,7 +121,10 @@ class Networks:
             If the weights chosen here are not those of the spec.
         """
         require_computable(wanted)
-        if wanted not in self._loaded and self._load(wanted.name, wanted.precision).spec != wanted:
+        if (
+            wanted not in self._loaded
+            and self._load(wanted.name, wanted.precision, wanted.preprocess).spec != wanted
+        ):
             raise WeightsError(
                 f"{wanted.name} is wanted with the weights {wanted.weights}, and these are others.",
                 f"Pass the same file or seed as before: --weights {wanted.name}=CHOICE.",
@@ -135,9 +138,9 @@ class Networks:
             self._loaded = kept
             gc.collect()
 
-    def _load(self, name: str, precision: str) -> BackoffBackbone:
+    def _load(self, name: str, precision: str, preprocess: str) -> BackoffBackbone:
         choice = choice_for(name, self._weights)
-        network = load_backbone(name, choice, self._preprocess, BATCH_SIZE, precision, self.engine)
+        network = load_backbone(name, choice, preprocess, BATCH_SIZE, precision, self.engine)
         if self.engine == JAX and not network.spec.has_loader:
             network = self._for_card(network)
         backbone = BackoffBackbone(network)

@@ -239,11 +239,14 @@ def scale_decisions(decisions: Floats, y: NDArray[np.intp]) -> tuple[Floats, Flo
     counts = np.bincount(y)
     n_classes = len(counts)
     share = (1.0 + np.eye(n_classes) * counts) / (counts + n_classes)[:, None]
+    likely = share[y].mean(axis=0)
+    if np.ptp(decisions, axis=0).max() <= np.finfo(float).eps * np.abs(decisions).max():
+        flat = likely[1:] / likely[:1] if n_classes == 2 else likely  # noqa: PLR2004
+        return np.zeros((len(flat), decisions.shape[1])), np.log(flat)
     spread = max(float(decisions.std()), np.finfo(float).tiny)
     regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     rows, labels = np.repeat(decisions / spread, n_classes, axis=0), np.tile(np.arange(n_classes), len(y))
     regression.fit(rows, labels, sample_weight=share[y].ravel())
     if n_classes == 2 and regression.coef_[0, 0] < 0:  # noqa: PLR2004
-        likely = share[y].mean(axis=0)
         return np.zeros((1, 1)), np.log(likely[1:] / likely[:1])
     return regression.coef_ / spread, regression.intercept_

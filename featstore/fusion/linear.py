@@ -294,6 +294,8 @@ def principal_axes(Z: Floats, n_axes: int, random_state: int | np.random.RandomS
     """
     if n_axes < 1:
         raise UsageError(f"{n_axes} components are too few.", "Ask for at least one.")
+    if not Z.any():  # nothing varies, and shares of no variance are no numbers
+        return np.zeros((Z.shape[1], 1))
     pca = PCA(min(n_axes, *Z.shape), random_state=random_state).fit(Z)
     spread = pca.singular_values_
     axes: Floats = pca.components_[spread > NEGLIGIBLE * max(spread[0], NEGLIGIBLE)].T

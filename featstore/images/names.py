@@ -294,7 +294,13 @@ def _by(
 
 # Whether two names are one name spelt in two ways, and whether a name is one at all
 
-_SEPARATORS = re.compile(r"[\s_.,:;'\u2019()\-\u2010-\u2015]+")
+_SEPARATORS = re.compile(r"[\s_.,:;'\"`^\u2018-\u201e\u00ab\u00bb()\-\u2010-\u2015]+")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_LOOK_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u043a\u043c\u0442\u0432\u043d\u0456\u0458\u0455",
+    "aeopcyxkmtbhijs",
+)
+"""Cyrillic letters of which one case looks like a Latin one: in the name of a patient a slip of the keyboard."""
 _SPELT_NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?")
 _LEADING = re.compile(r"(?:(?<=^)|(?<=[^\W\d])|(?<= ))0+(?=\d)")
 _MISSING = frozenset({
@@ -319,7 +325,9 @@ def spelling_key(name: str, *, accents: bool = False) -> str:
         Whether an accent makes another name.
     """
     text = unicodedata.normalize("NFKC", name).casefold()
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    text = _visible(text).strip().translate(_LOOK_ALIKE)
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     if not accents:
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     if _SPELT_NUMBER.fullmatch(text):
@@ -327,6 +335,11 @@ def spelling_key(name: str, *, accents: bool = False) -> str:
         rest = rest.rstrip("0")
         return f"{int(whole)}.{rest}" if rest else str(int(whole))
     return _LEADING.sub("", _joined(text)) or text
+
+
+def _visible(text: str) -> str:
+    """Leave out what nobody sees: zero-width spaces, soft hyphens, marks of direction and of byte order."""
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
 
 
 def _joined(text: str) -> str:
@@ -475,8 +488,8 @@ class DisjointSets:
 
 
 def spelling(name: str) -> str:
-    """A group's name without what people and systems spell differently: capitals, encoding of accents, spaces."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """A group's name without capitals, spaces, the encoding of accents, and what nobody sees."""
+    return " ".join(_visible(unicodedata.normalize("NFKC", name)).casefold().split())
 
 
 def merged_groups(members: Iterable[tuple[str, str]]) -> dict[str, str]:

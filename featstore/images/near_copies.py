@@ -1,4 +1,4 @@
-"""Near copies: pictures that are the same, compressed anew, mirrored, turned a little or cropped a little.
+"""Near copies: pictures that are the same, compressed anew, mirrored, lying another way, moved a little.
 
 Miniatures are compared by their middle spatial frequencies: low ones (a bright chest in a dark frame) are common to
 all patients, high ones do not survive compression. Each is compared with all others or, in a large collection, with
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from featstore.types import Pixels
 
     Floats = NDArray[np.float32]
-    How = Literal["same pixels", "copy", "mirrored", "moved", "mirrored and moved"]
+    How = Literal[
+        "same pixels", "copy", "mirrored", "turned", "mirrored and turned", "moved", "mirrored and moved"
+    ]
     Way = tuple[int, int, bool]
     Rows = NDArray[np.intp]
 
@@ -52,7 +54,9 @@ SIDE = 64
 IN_PLACE = 0.95
 """Correlation of the middle frequencies from which two miniatures may show one picture, or neighbouring slices."""
 MIRRORED = 0.98
-"""The same for a mirrored picture: no neighbouring slice is mirrored, so only copies need to pass."""
+"""The same for a mirrored or turned picture: no neighbouring slice is, so only copies need to pass."""
+QUARTERS = ((1, False), (2, False), (1, True), (2, True), (3, True))
+"""Quarter turns, and whether of the mirrored picture. Three quarters of it are one of the other picture of a pair."""
 LIKELY = 0.5
 """Correlation from which a pair is worth aligning."""
 ALIGNED = 0.975
@@ -215,8 +219,9 @@ def find_copies(
             if not look.mirrored and not look.enlarged:
                 usual = _usual(best)
             if not look.enlarged:
-                _keep(found, _in_place(best, usual, mirrored=look.mirrored))
-            likely.append(_likely(best, mirrored=look.mirrored))
+                _keep(found, _in_place(best, usual, look))
+            if not look.turned:
+                likely.append(_likely(best, mirrored=look.mirrored))
     wanted, left = _that_stand_out_most(likely, found)
     del likely, best
     moved, unrefined = _moved(miniatures.at_hand, read, wanted, progress=progress)
@@ -258,6 +263,9 @@ def _looks(side: int) -> Iterator[ComparisonMode]:
                 enlarged,
                 partial(_seen, side=side, operator=operator if enlarged else None, mirrored=mirrored),
             )
+    for quarters, mirrored in QUARTERS:
+        turned = partial(_turned, side=side, quarters=quarters, mirrored=mirrored)
+        yield ComparisonMode(mirrored, enlarged=False, seen=turned, turned=True)
 
 
 def _seen(vectors: Floats, *, side: int, operator: Any, mirrored: bool) -> Floats:  # noqa: ANN401
@@ -269,13 +277,21 @@ def _seen(vectors: Floats, *, side: int, operator: Any, mirrored: bool) -> Float
     return unit(enlarged - enlarged.mean(axis=1, keepdims=True))
 
 
-def _in_place(best: Neighbours, usual: NDArray[np.float64], *, mirrored: bool) -> Iterator[Pair]:
-    """Pairs that are alike as they lie, and more so than either is to others."""
-    for row, rank in np.argwhere(best.values >= (MIRRORED if mirrored else IN_PLACE)).tolist():
+def _turned(vectors: Floats, *, side: int, quarters: int, mirrored: bool) -> Floats:
+    pictures = vectors.reshape(-1, side, side)[:, :, :: -1 if mirrored else 1]
+    return np.rot90(pictures, quarters, axes=(1, 2)).reshape(len(vectors), -1)
+
+
+def _in_place(best: Neighbours, usual: NDArray[np.float64], look: ComparisonMode) -> Iterator[Pair]:
+    """Pairs that are alike in a way of looking, and more so than either is to others as they lie."""
+    how: How = "mirrored" if look.mirrored else "copy"
+    if look.turned:
+        how = "mirrored and turned" if look.mirrored else "turned"
+    for row, rank in np.argwhere(best.values >= (IN_PLACE if how == "copy" else MIRRORED)).tolist():
         other = int(best.rows[row, rank])
         value = min(1.0, float(best.values[row, rank]))
         if 1 - value <= STANDS_OUT * (1 - max(usual[row], usual[other])):
-            yield Pair(min(row, other), max(row, other), value, "mirrored" if mirrored else "copy")
+            yield Pair(min(row, other), max(row, other), value, how)
 
 
 def _likely(best: Neighbours, *, mirrored: bool) -> Likely:
@@ -662,6 +678,7 @@ class ComparisonMode(NamedTuple):
     mirrored: bool
     enlarged: bool
     seen: Callable[[Floats], Floats]
+    turned: bool = False
 
 
 class Neighbours(NamedTuple):

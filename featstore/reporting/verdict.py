@@ -151,6 +151,10 @@ def _shortcut_text(asked: PrimaryQuestion) -> str:
     return _not_above_shortcut(but, best.name, difference)
 
 
+LARGEST_DIFFERENCE = 1.0
+"""Of two AUCs."""
+
+
 def _power_text(asked: PrimaryQuestion, unit: str) -> str:
     if asked.verdict != "cannot_tell":
         return ""
@@ -158,6 +162,8 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         return f"A class has too few {unit} for any interval: nothing can be concluded."
     least = f"{asked.detectable:.3f}"
     could = f"These {asked.patients:,} {unit} tell a true difference from about {least} on (80 % power)"
+    if asked.detectable >= LARGEST_DIFFERENCE:
+        could = f"These {asked.patients:,} {unit} are too few to tell any difference in AUC (80 % power)"
     margin = f"one of {asked.margin:g} would need"
     if asked.needed is not None and asked.needed_interval is not None:
         low, high = map(_two_digits, asked.needed_interval)

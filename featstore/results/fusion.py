@@ -737,6 +737,8 @@ class Packed(Result, frozen=True, kw_only=True):
         Networks that computed them.
     licence
         On what terms it may be used.
+    imported
+        Those of `backbones` that were not computed by featstore, but imported.
     """
 
     file: str
@@ -749,6 +751,7 @@ class Packed(Result, frozen=True, kw_only=True):
     columns: Count
     backbones: tuple[str, ...]
     licence: str
+    imported: tuple[str, ...] = ()
 
     def headline(self) -> str:
         """What is in the file."""
@@ -1035,6 +1038,8 @@ class Replay(Result, frozen=True, kw_only=True):
         Libraries of another version than when the run was made: then, and now.
     licence
         On what terms the pack may be used.
+    imported
+        Networks whose vectors were not computed by featstore, but imported: no replay tells what they are made from.
     """
 
     kind: str
@@ -1049,6 +1054,7 @@ class Replay(Result, frozen=True, kw_only=True):
     largest: float
     libraries: Mapping[str, tuple[str, str]]
     licence: str
+    imported: tuple[str, ...] = ()
 
     def headline(self) -> str:
         """Whether the scores came out the same."""

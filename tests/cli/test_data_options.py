@@ -1,6 +1,7 @@
 """The options that say how DATA is read: in every command that reads it, from one place, down to stage two."""
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from commandline import featstore
 from fakes import spec, write_images
 from featstore_cli import options
 from featstore_cli.main import app
+from PIL import Image
 from typer.main import get_command
 
 import featstore as package
@@ -137,3 +139,44 @@ def test_the_installed_command_leads_from_one_error_to_the_next_until_it_works(k
     assert done.json["classes"] == {"ILL": 4, "WELL": 4}
     assert done.json["groups"] == 4
     assert {finding["code"] for finding in done.json["findings"]} >= {"FS207"}
+
+
+def test_a_command_to_be_typed_next_reads_the_data_in_the_same_way():
+    reading = {
+        "group_pattern": r"([nc]\d+)_",
+        "columns": {"label": "Finding, first", "group": "p"},
+        "root": Path("my images"),
+        "covariates": ["age", "sex"],
+        "follow_links": True,
+        "suffix": None,
+    }
+    flags = options.reading_flags(reading)
+    assert flags[:2] == ["--group-pattern", r"([nc]\d+)_"]
+    entries = [flags[at + 1] for at, flag in enumerate(flags) if flag == "--columns"]
+    assert options.parse_columns(entries) == reading["columns"]
+    assert flags[-5:] == ["--root", "my images", "--covariates", "age,sex", "--follow-links"]
+
+
+@pytest.mark.slow
+def test_finetune_names_the_next_commands_with_the_options_of_the_data(tmp_path):
+    names = [f"{'ab'[at % 2]}/p{at // 2 % 6 + 6 * (at % 2)}_{at}.png" for at in range(24)]
+    for at, name in enumerate(names):
+        place = tmp_path / "data" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(at).integers(0, 256, (40, 40), np.uint8)).save(place)
+    done = featstore(
+        "finetune", tmp_path / "data", "--group-pattern", r"(p\d+)_", "--backbone", "EfficientNetLite0",
+        "--epochs", "1", "--unfreeze", "1", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    commands = [shlex.split(line) for line in done.out.split("Next:")[1].strip().splitlines()]
+    assert [words[1] for words in commands] == ["extract", "fuse"]
+    for words in commands:
+        again = featstore(
+            *words[1:],
+            "--cache",
+            tmp_path / "cache",
+            *(["--out", tmp_path / "f"] if words[1] == "fuse" else []),
+        )
+        assert again.code == 0, again.err
+    assert "12 patients" in again.out

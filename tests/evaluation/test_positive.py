@@ -43,6 +43,30 @@ from featstore.evaluation.metrics import ABSENT, positive_class
         ("enfermo", "sano"),
         ("肺炎", "正常"),
         ("阳性", "阴性"),
+        ("TB", "TB-free"),
+        ("tumor", "tumorfrei"),
+        ("covid+", "covid-"),
+        ("covid1", "covid0"),
+        ("1_covid", "0_normal"),
+        ("0_covid", "1_normal"),
+        ("Covid1", "Normal2"),
+        ("Fallgruppe", "Kontrollgruppe"),
+        ("AD", "CN"),
+        ("J", "N"),
+        ("covid", "others"),
+        ("melanoma", "nevus"),
+        ("HSIL", "NILM"),
+        ("mut", "wt"),
+        ("chory", "zdrowy"),
+        ("nemocný", "zdravý"),
+        ("beteg", "egészséges"),
+        ("άρρωστος", "υγιής"),
+        ("hasta", "sağlıklı"),  # noqa: RUF001
+        ("covid", "niet-covid"),
+        ("болен", "не болен"),
+        ("रोगी", "स्वस्थ"),
+        ("感染", "未感染"),
+        ("肺炎", "正常肺"),
     ],
 )
 def test_the_class_that_is_not_called_normal_is_the_positive_one(ill, well):
@@ -51,7 +75,18 @@ def test_the_class_that_is_not_called_normal_is_the_positive_one(ill, well):
         assert (classes[chosen.index], chosen.origin, chosen.guessed) == (ill, "names", True)
 
 
-@pytest.mark.parametrize("classes", [("a", "b"), ("cat", "dog"), ("node", "noise"), ("net", "unet")])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("a", "b"),
+        ("cat", "dog"),
+        ("node", "noise"),
+        ("net", "unet"),
+        ("AD", "NE"),
+        ("NET", "tumor"),
+        ("T1", "T2"),
+    ],
+)
 def test_where_names_say_nothing_it_is_the_last_and_that_is_called_a_guess(classes):
     chosen = positive_class(classes)
     assert (chosen.index, chosen.origin, chosen.guessed) == (1, "order", True)

@@ -91,6 +91,7 @@ BAD = {
     "class index from one": [c + 1 for c in CLASS],
     "one class hot": [float(not c) for c in CLASS],
     "grade": [c * 2 + k % 2 for k, c in enumerate(CLASS)],
+    "with gaps, shuffled": [5, 3, 0, 9, 12, 1, 2, 19, 4, 6, 8, 7, 17, 11, 14, 13],
     "patient": [100 * c + k // 2 * 37 % 11 for k, c in enumerate(CLASS)],
 }
 
@@ -117,14 +118,46 @@ def _rows(data):
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Unnamed: 0", "label", "Class", "TARGET", "y", "split", "fold", "Patient ID"]
-)
+    "header",
+    [
+        "", "Unnamed: 0", "label", "Class", "TARGET", "y", "split", "fold", "Patient ID", "label_enc", "true_label",
+        "y_prob", "isDog", "p_cat", "cat_prob", "probability", "subj", "slice_no", "mtime", "acq_date", "noisy_label",
+    ],
+)  # fmt: skip
 def test_a_column_without_a_name_or_called_like_a_label_is_no_feature(data, names, values, tmp_path, header):
     noise = np.random.default_rng(9).normal(size=N).tolist()
     columns = {header: noise, "filename": names, **dict(zip(FEATURES, values.T.tolist(), strict=True))}
     result = import_features(data, as_csv(tmp_path / "f", columns), "Theirs", cache="cache")
     assert (result.dimension, result.columns) == (5, "5 columns: f0 … f4")
     assert list(result.unused) == [header or "(column 1)"]
+
+
+@pytest.mark.parametrize(
+    "header", ["dog_17", "glcm_Id", "class_token_3", "wavelet-LLH_glszm_LabelMean", "x", "7"]
+)
+def test_a_column_that_only_sounds_a_little_like_one_is_a_feature(data, names, values, tmp_path, header):
+    noise = np.random.default_rng(9).normal(size=N).tolist()
+    columns = {header: noise, "filename": names, **dict(zip(FEATURES, values.T.tolist(), strict=True))}
+    result = import_features(data, as_csv(tmp_path / "f", columns), "Theirs", cache="cache")
+    assert (result.dimension, result.unused, result.telling) == (6, {}, ())
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_column_that_tells_every_image_s_class_is_named(tmp_path, write):
+    data = write_images(tmp_path / "data", 40, classes=("cat", "dog"))
+    names = sorted(r.path.relative_to(data.parent).as_posix() for r in scan(data).records)
+    label = {r.path.relative_to(data.parent).as_posix(): r.label for r in scan(data).records}
+    noise = np.random.default_rng(3).normal(size=(5, 40)).astype(np.float32)
+    leak = [
+        float(label[name] == "dog") + 0.01 * at for name, at in zip(names, noise[0].tolist(), strict=True)
+    ]
+    columns = {"filename": names, "v": leak, **dict(zip(FEATURES, noise.tolist(), strict=True))}
+    path = write(tmp_path / "f", columns)
+    result = import_features(data, path, "Theirs", cache="cache")
+    (name,) = result.telling
+    assert f"--ignore {name} and another --name." in " ".join(import_text(result).split())
+    again = import_features(data, path, "Two", cache="cache", ignore=[name])
+    assert (again.dimension, again.telling) == (5, ())
 
 
 def test_the_text_names_what_was_taken_and_what_was_not(data, names, values, tmp_path):

@@ -15,6 +15,7 @@ from runs import extract_with_fakes
 
 from featstore import runs
 from featstore.api.compare import compare
+from featstore.api.exchange import import_features
 from featstore.api.fuse import fuse
 from featstore.api.pack import pack, replay
 from featstore.errors import MissingFeaturesError, RefusedFileError, RunError, UnknownNameError, UsageError
@@ -32,6 +33,7 @@ from featstore.exchange.pack import (
 from featstore.image_facts import FACT_OF_BEFORE
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
+from featstore.reporting.terminal.results import packed_text, replay_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -91,6 +93,23 @@ def test_a_network_that_the_run_left_out_is_told_again(tmp_path):
     assert "FS405" in {finding.code for finding in told}
     pack(tmp_path / "run", data, tmp_path / "pack.zip", cache=cache)
     assert replay(tmp_path / "pack.zip").differences == ()
+
+
+@pytest.mark.parametrize("beside", [[], ["Xception"]])
+def test_a_pack_of_imported_vectors_says_that_nobody_here_computed_them(tmp_path, beside):
+    data, cache = write_images(tmp_path / "data", 48), tmp_path / "cache"
+    if beside:
+        extract_with_fakes(data, cache)
+    files = [record.id for record in scan(data).records]
+    vectors = np.random.default_rng(0).normal(size=(len(files), 5)).astype(np.float32)
+    np.savez(tmp_path / "theirs.npz", ids=files, features=vectors)
+    import_features(data, tmp_path / "theirs.npz", "Theirs", cache=cache)
+    fuse(data, backbones=[*beside, "Theirs"], cache=cache, seeds=[], out=tmp_path / "run")
+    packed = pack(tmp_path / "run", data, tmp_path / "x.zip", cache=cache)
+    again = replay(tmp_path / "x.zip")
+    assert (packed.imported, again.imported, again.same) == (("Theirs",), ("Theirs",), True)
+    for told in (packed_text(packed), replay_text(again)):
+        assert "Theirs: not computed by featstore, but imported." in told
 
 
 def test_a_pack_names_no_patient_no_site_and_no_path(study):

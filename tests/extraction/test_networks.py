@@ -32,3 +32,12 @@ def test_a_relative_file_arrives_as_the_file_it_was():
 
 def test_seeds_and_imagenet_arrive_as_they_are():
     assert arrive(Networks(TRAVEL, "official")).spec("ResNet50", fetch=False).weights.startswith("random:1")
+
+
+def test_networks_of_two_preprocessings_are_loaded_side_by_side():
+    choices = {"*": "random:1"}
+    wanted = [
+        Networks(choices, preprocess).spec("MobileNet", fetch=False) for preprocess in ("rescale", "official")
+    ]
+    networks = Networks(choices, wanted[0].preprocess)
+    assert [networks.load(spec).spec for spec in wanted] == wanted

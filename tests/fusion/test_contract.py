@@ -176,6 +176,17 @@ def test_a_column_that_was_constant_in_training_cannot_explode(name):
     np.testing.assert_allclose(strategy.predict_proba(moved), strategy.predict_proba(X), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("within", ["the same for all", "the same for each class"])
+def test_vectors_without_any_spread_give_probabilities_and_no_warning(name, n_classes, within):
+    X, y = blocky(n_classes=n_classes)
+    X = np.ones_like(X) if within == "the same for all" else X[:n_classes][y]
+    proba = make(name).fit(X, y).predict_proba(X)
+    assert np.isfinite(proba).all()
+    np.testing.assert_allclose(proba, proba[:n_classes][y], atol=1e-9)
+
+
 def test_input_is_left_alone(name):
     X, y = blocky()
     X.setflags(write=False)

@@ -89,7 +89,7 @@ def test_each_picture_is_compared_with_a_bounded_number_of_others(compared, monk
         compared.clear()
         found(draw(count))
         per_picture.append(sum(compared) / count)
-    looks = 4
+    looks = 9  # plain and mirrored, each enlarged too; five ways of lying on a side
     assert max(per_picture) <= looks * alike.PROBES * alike.MOST_IN_CELL
     assert per_picture[1] <= 1.3 * per_picture[0]
 

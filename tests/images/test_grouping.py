@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,11 @@ def test_groups_that_differ_in_capitals_accents_or_spaces_are_merged(write, tmp_
 
 def test_chains_of_shared_files_end_in_one_group():
     assert merged_groups([("a", "1"), ("b", "1"), ("b", "2"), ("c", "2"), ("d", "3")]) == {"b": "a", "c": "a"}
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u200e", "\u00ad", "\ufeff", "\u2060", "\u00a0"])
+def test_groups_that_differ_in_what_nobody_sees_are_merged(unseen):
+    assert merged_groups([("P1", "1"), (f"P1{unseen}", "2"), ("P2", "3")]) == {f"P1{unseen}": "P1"}
 
 
 @given(st.lists(st.tuples(st.sampled_from("aAbBcd"), st.sampled_from("123")), max_size=12))

@@ -114,7 +114,9 @@ def test_a_label_of_several_words_is_not(name):
     "names",
     [
         ("Pat01", "pat01", "PAT01"), ("p 1", "p1"), ("M\u00fcller", "Mu\u0308ller"), ("01", "1"), ("P01", "p1"),
-        ("1.0", "1"), ("Anna  B", "Anna B"),
+        ("1.0", "1"), ("Anna  B", "Anna B"), ("P1", "P1\u200b"), ("P1", "\u04201"), ("1,000", "1000"),
+        ("Doe^J", "Doe, J"),
+        ('"P1"', "P1"), ("P1", "P1."),
     ],
 )  # fmt: skip
 def test_spellings_of_a_group_are_warned_of(names):

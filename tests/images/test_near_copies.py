@@ -70,6 +70,12 @@ WAYS = {
     "half the size": lambda picture: picture.resize((64, 64)),
     "brighter": lambda picture: picture.point(lambda value: min(255, int(value * 1.2))),
     "mirrored": lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    **{
+        f"lying another way ({way.name})": lambda picture, way=way: picture.transpose(way)
+        for way in Image.Transpose
+        if way != Image.Transpose.FLIP_LEFT_RIGHT
+    },
+    "upside down and brighter": lambda picture: picture.rotate(180).point(lambda v: min(255, int(v * 1.2))),
     "turned by 3 degrees": lambda picture: picture.rotate(3, Image.Resampling.BILINEAR),
     "cropped by 5 % in all": lambda picture: cropped(picture, 0.025),
     "cropped by 5 % on each side": lambda picture: cropped(picture, 0.05),

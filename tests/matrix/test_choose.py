@@ -223,6 +223,14 @@ def _type(command, data, monkeypatch):
         assert not end.code  # noqa: PT017
 
 
+def test_networks_are_taken_with_one_preprocessing_where_they_have_one_in_common(data):
+    extract(data, "MobileNet", "ResNet50", seeds=())
+    extract(data, "MobileNet", preprocess="rescale", seeds=())
+    named = load_matrix(data, backbones=["MobileNet", "ResNet50"])
+    assert [spec.preprocess for spec in named.specs] == ["official", "official"]
+    assert load_matrix(data, backbones=["MobileNet"]).specs[0].preprocess == "rescale"
+
+
 def test_the_last_extract_settles_weights_precision_preprocessing_and_recipe(data):
     extract(data, "MobileNet", weights={"MobileNet": "random:7"}, recipe=OTHER, seeds=[1])
     extract(data, "MobileNet", precision="bfloat16", preprocess="rescale", recipe=MILD, seeds=[1])

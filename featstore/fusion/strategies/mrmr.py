@@ -105,6 +105,7 @@ def _relevance(X: NDArray[Any], y: NDArray[np.intp], mean: Floats, scale: Floats
     varies = np.flatnonzero(scale)
     relevance = np.zeros(X.shape[1])
     if varies.size:
-        relevance[varies] = f_classif((X[:, varies] - mean[varies]) * scale[varies], y)[0]
+        with np.errstate(divide="ignore"):  # a column that is the same within each class
+            relevance[varies] = f_classif((X[:, varies] - mean[varies]) * scale[varies], y)[0]
     largest = np.finfo(float).max ** 0.5
     return np.nan_to_num(relevance, nan=0.0, posinf=largest)

@@ -588,8 +588,8 @@ def score_text(score: Score) -> str:
 ROLES = {"trained": "learned from", "validated": "to choose the epoch"}
 
 
-def finetuning_text(result: extraction.Finetuning, data: str) -> str:
-    """What was learned from what, whether it helped, and the next two commands."""
+def finetuning_text(result: extraction.Finetuning, data: Sequence[str]) -> str:
+    """What was learned from what, whether it helped, and the next two commands; `data` are the words for DATA."""
     sizes = ", ".join(
         f"{count} {ROLES.get(side, f'held out ({side})')}" for side, count in result.sizes.items()
     )
@@ -609,7 +609,7 @@ def finetuning_text(result: extraction.Finetuning, data: str) -> str:
     )
 
 
-def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
+def next_commands(result: extraction.Finetuning, data: Sequence[str]) -> tuple[str, str]:
     """Commands that extract and score features of the new weights, on images that they have not met."""
     options = result.options
     choice = ["--backbones", result.backbone, "--weights", f"{result.backbone}={result.weights}"]
@@ -619,8 +619,8 @@ def next_commands(result: extraction.Finetuning, data: str) -> tuple[str, str]:
         choice += [range_option(options["value_range"])]
     split = ["--test-size", f"{options['test_size']:g}", "--split-seed", str(options["split_seed"])]
     return (
-        shlex.join(["featstore", "extract", data, *choice]),
-        shlex.join(["featstore", "fuse", data, *choice, *split]),
+        shlex.join(["featstore", "extract", *data, *choice]),
+        shlex.join(["featstore", "fuse", *data, *choice, *split]),
     )
 
 
@@ -894,11 +894,19 @@ def packed_text(result: Packed) -> str:
         [
             f"Written: {file} ({size(result.size_bytes)}): {images} of {patients}, {what}; no image, no name.",
             f"SHA-256 {result.sha256}",
+            *_not_computed_here(result.imported),
             f"Licence: {printable(result.licence)}",
             "Vectors are made from pictures of patients, and are personal data: docs/privacy.md.",
             f"Next: featstore replay {shlex.quote(result.file)}",
         ]
     )
+
+
+def _not_computed_here(imported: Sequence[str]) -> list[str]:
+    """Which networks of a pack are only imported, if any."""
+    names = printable(", ".join(imported))
+    told = "not computed by featstore, but imported. Nobody can tell whether such vectors contain the label."
+    return [f"{names}: {told}"] if imported else []
 
 
 def moments_text(result: SiteMoments) -> str:
@@ -1050,6 +1058,7 @@ def replay_text(result: Replay) -> str:
         f"Computed: {', '.join(map(printable, result.tables))}.",
         f"Not made from vectors, and taken from the pack: {', '.join(result.taken_over)}.",
         f"Other libraries: {printable(others)}." if others else "",
+        *_not_computed_here(result.imported),
         f"Licence: {printable(result.licence)}",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -1075,6 +1084,14 @@ def import_text(result: Imported) -> str:
         lines.append(f"Not used: {printable(with_reasons(result.unused))}.")
     if result.doubtful:
         lines.append(f"warning: taken because they were named: {printable(with_reasons(result.doubtful))}.")
+    if result.telling:
+        which, they = (
+            ("this column tells", "it is one") if len(result.telling) == 1 else ("each of these tells", "so")
+        )
+        lines.append(
+            f"warning: on its own {which} every image's class, as a label in disguise would; if {they}, give"
+            f" --ignore {printable(shlex.quote(','.join(result.telling)))} and another --name."
+        )
     if result.example:
         lines.append(f"Rows were matched by {result.matched}: {printable(result.example)}.")
     lines.append(
