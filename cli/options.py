@@ -280,10 +280,11 @@ ConfigFile = Annotated[
 
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Evaluation": (
-        "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary", "margin", "plan",
-        "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset",
-        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "harmonise",
-        "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept", "tolerance",
+        "heads", "own", "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary",
+        "margin", "plan", "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence",
+        "calibrate", "preset", "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed",
+        "harmonise", "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept",
+        "tolerance",
     ),
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),

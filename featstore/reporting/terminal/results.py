@@ -947,6 +947,7 @@ def head_answers_text(result: HeadAnswers) -> str:
     lines = [
         f"{told} {_numbered(result.patients, one)} of the split test.",
         table(["head", "AUC [95 %]"], rows),
+        _own_head_line(result, one),
     ]
     written = f"Written: {printable(result.file)} ({size(result.size_bytes)})"
     lines += [
@@ -955,6 +956,20 @@ def head_answers_text(result: HeadAnswers) -> str:
         "Next, where all files are: featstore fuse --from-sites A.json B.json",
     ]
     return "\n\n".join(lines)
+
+
+def _own_head_line(result: HeadAnswers, one: str) -> str:
+    """Whether this hospital's own head has learned from the patients that it answers."""
+    if result.own is None:
+        unknown = f"It cannot be told whether a head has learned from these {one}s"
+        return f"{unknown}: name the run of your own by --own RUN."
+    if not result.learned:
+        return f"Your own head, {printable(result.own)}, has learned from none of these {one}s."
+    were = counted(result.learned, f"{one} was", f"{one}s were")
+    return (
+        f"Of the split test {were} left out: your own head, {printable(result.own)}, has learned from them. Was it"
+        " fitted on another split?"
+    )
 
 
 def merged_heads_text(result: MergedHeads) -> str:
@@ -992,9 +1007,19 @@ def merged_heads_text(result: MergedHeads) -> str:
             answer,
             table(columns, rows),
             "Nothing was chosen by these answers: all heads count alike. A patient of two hospitals counts twice.",
+            *_unchecked_line(result),
             f"Next: featstore predict {shlex.quote(result.run)} IMAGES",
         ]
     )
+
+
+def _unchecked_line(result: MergedHeads) -> list[str]:
+    """Which hospitals did not look whether their own head has learned from their test patients."""
+    if not result.unchecked:
+        return []
+    where = ", ".join(map(printable, result.unchecked))
+    what = f"Not checked at {where}: whether its own head has learned from its test patients"
+    return [f"{what} (`featstore answers DATA --own RUN`)."]
 
 
 def _in_words(score: Score) -> str:
