@@ -15,7 +15,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import finish, print_json, print_result, print_text, say
+from .printing import columns, finish, print_json, print_result, print_text, say
 
 # Export and import
 
@@ -148,7 +148,7 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
-        print_text(inventory_text(entries))
+        print_text(inventory_text(entries, columns()))
 
 
 @app.command("du", cls=options.GroupedCommand)
@@ -225,11 +225,11 @@ def gc(
         raise UsageError("There is nobody here to ask.", "Look with --dry-run first, then delete with --yes.")
 
     def confirm(found: Any) -> bool:
-        typer.echo(garbage_text(found), err=True)
+        print_text(garbage_text(found, columns()), err=True)
         return typer.confirm("Delete this?", err=True)
 
     result = gc(*data or [], cache=cache, dry_run=dry_run, confirm=None if yes else confirm, **reading)
-    print_result(result, garbage_text, json=json)
+    print_result(result, lambda found: garbage_text(found, columns()), json=json)
 
 
 @app.command("compact", cls=options.GroupedCommand)

@@ -661,6 +661,14 @@ def answers(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The file of this hospital, SITE.json.", metavar="SITE.json")],
+    own: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run that this hospital's own head is of: test patients that it learned from are left out.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     weights: options.Weights = None,
     preprocess: options.StoredPreprocess = None,
@@ -677,7 +685,7 @@ def answers(
     The patients are those of the data set's own split `test`; networks and weights are those of the heads. The file
     is for `featstore fuse --from-sites A.json B.json`; what it tells about patients is in docs/from-sites.md.
 
-    Example: featstore answers DATA --heads north.json,south.json --out here.json
+    Example: featstore answers DATA --heads a.json,b.json --own RUN --out A.json
     """
     from featstore.api.shared_heads import answers
     from featstore.reporting.terminal.results import head_answers_text
@@ -691,6 +699,7 @@ def answers(
         data,
         options.parse_names(heads) or [],
         out,
+        own=own,
         accept=options.parse_codes(accept),
         overwrite=overwrite,
         progress=not json,

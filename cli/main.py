@@ -19,7 +19,7 @@ from featstore.processes import progress_bars
 
 from . import cache, evaluation, extraction, reporting
 from .options import GroupedCommand
-from .printing import escape_unshowable
+from .printing import error_columns, escape_unshowable
 
 DEBUG, PLUGIN = "--debug", "--plugin"
 WIDTH = 100
@@ -190,11 +190,17 @@ def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
 
 
 def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
-    from featstore.tables import printable, printable_lines
+    from featstore.tables import printable, printable_lines, wrapped_error
 
     if debug:
         typer.echo(printable_lines(traceback.format_exc()), err=True)
-    typer.echo(f"featstore: {printable(error.cause)}\n           {printable(error.remedy)}", err=True)
+    cause, remedy = printable(error.cause), printable(error.remedy)
+    lead = "featstore: "
+    if (width := error_columns()) is None:
+        text = f"{lead}{cause}\n{' ' * len(lead)}{remedy}"
+    else:
+        text = f"{wrapped_error(cause, width, lead)}\n{wrapped_error(remedy, width, ' ' * len(lead))}"
+    typer.echo(text, err=True)
     sys.exit(error.exit_code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -280,10 +281,11 @@ ConfigFile = Annotated[
 
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "Evaluation": (
-        "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary", "margin", "plan",
-        "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence", "calibrate", "preset",
-        "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed", "harmonise",
-        "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept", "tolerance",
+        "heads", "own", "strategy", "strategies", "subsets", "positive", "class_name", "unit", "pool", "primary",
+        "margin", "plan", "by", "ratios", "folds", "repeats", "seed", "paper_split", "sensitivity", "confidence",
+        "calibrate", "preset", "settings", "init_from", "freeze_blocks", "test_size", "split_seed", "fold_seed",
+        "harmonise", "training_seeds", "views", "test_views", "economics", "nested", "view_curve", "accept",
+        "tolerance",
     ),
     "Training": ("epochs", "learning_rate", "patience", "unfreeze", "batch_size"),
     "Networks": ("backbone", "backbones", "weights", "recipe", "seeds", "precision", "preprocess", "engine"),
@@ -317,8 +319,65 @@ KINDS_OF_VALUES = re.compile("|".join(map(re.escape, VALUES)))
 """What typer calls the values of options, and what people call them."""
 
 
+EXAMPLES = {
+    "abstain": "0.1", "accept": "FS101", "backbone": "MobileNetV2", "backbones": "Xception,MobileNetV2",
+    "cache": "cache", "calibrate": "temperature", "class_name": "covid", "columns": "group=patient_id",
+    "confidence": "0.95", "config": "featstore.toml", "covariates": "age,sex", "data": "DATA", "features": "'f*'",
+    "figures": "figures", "folds": "5", "freeze_blocks": "Xception", "group_pattern": "'(p[0-9]+)'",
+    "heads": "north.json,south.json", "ignore": "'meta*'", "images": "100", "init_from": "runs/mine",
+    "labels": "labels.csv", "labels_by": "patient", "layout": "npz", "licence": "CC-BY-4.0", "memory": "2GB",
+    "name": "north", "own": "runs/north", "plan": "plan.json", "pool": "mean-logit", "positive": "covid",
+    "precision": "float32", "preprocess": "official", "preset": "paper", "primary": "concat_logreg",
+    "ratios": "60/20/20", "recipe": "mild", "repeats": "3", "root": "images", "rows": "path",
+    "scheduler": "tcp://HOST:8786", "seed": "1", "seeds": "1-4", "sensitivity": "0.95", "settings": "C=0.1",
+    "site_tag": "Manufacturer", "slices": "axial:every=4", "suffix": ".png", "threads": "2", "unfreeze": "10",
+    "value_range": "-1350,150", "view_curve": "concat_logreg", "weights": "Xception=random:1", "window": "lung",
+    "workers": "2",
+}  # fmt: skip
+"""A value of each option that has no default, as a shell takes it; of any other the default is one."""
+SLIP: Any = typer.BadParameter.__mro__[1]
+"""What typer raises of a slip of the hand; it has a class of its own by that name, or that of click."""
+
+
+def _told(slip: Any, parameter: Any) -> str:
+    """What is wrong with the value of an option, in one sentence."""
+    if type(slip).__name__ == "MissingParameter":
+        return f"{parameter.opts[0]} is needed."
+    if not isinstance(slip, typer.BadParameter):
+        return f"{parameter.opts[0]} stands there without a value."
+    why = slip.message.rstrip(".")
+    return f"{parameter.opts[0]} cannot be that: {why[:1].lower()}{why[1:]}."
+
+
+def example_of(parameter: Any) -> str:
+    """An option with a value that it takes, such as ``--range=-1350,150``."""
+    shown = parameter.metavar or "runs/mine"  # of a file or a folder, which may be called anything
+    value = EXAMPLES.get(parameter.name, shown) if parameter.default is None else str(parameter.default)
+    return f"{parameter.opts[0]}{'=' if value.startswith('-') else ' '}{value}"
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help has its options under headings, the most used first; names are those of the docs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line; a value that is missing or of another kind is met with an example."""
+        try:
+            return super().parse_args(ctx, args)
+        except SLIP as slip:
+            parameter = self._without_value(ctx, slip)
+            if parameter is None:
+                raise
+            raise UsageError(_told(slip, parameter), f"Write for instance {example_of(parameter)}") from slip
+
+    def _without_value(self, ctx: Any, slip: Any) -> Any:
+        """The option that a slip is about; None of one that is not about a value."""
+        if isinstance(slip, typer.BadParameter):
+            found = slip.param
+            return found if found is not None and found.param_type_name == "option" else None
+        if type(slip).__name__ == "BadOptionUsage":
+            named = (one for one in self.get_params(ctx) if slip.option_name in one.opts)
+            return next((one for one in named if not getattr(one, "is_flag", False)), None)
+        return None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """``[OPTIONS]`` and the arguments, as the docs write them, whatever typer makes of them."""
@@ -573,7 +632,7 @@ def parse_range(text: str | None, window: str | None = None) -> tuple[float, ...
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low = high = 0.0
-    if not low < high:
+    if not -math.inf < low < high < math.inf:
         raise UsageError(f"--range {text!r} is not LOW,HIGH.", "Write for instance --range=-1350,150.")
     return low, high
 

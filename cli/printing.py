@@ -70,10 +70,15 @@ def say(command: str, phase: str, *, json: bool) -> None:
 
 
 def print_text(text: str, *, err: bool = False) -> None:
-    """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out."""
-    from featstore.tables import printable_lines
+    """Print lines for people; whatever a stranger's name or cell would tell the terminal to do is spelt out.
 
-    typer.echo(printable_lines(text), err=err)
+    On stderr sentences are wrapped where that is a terminal.
+    """
+    from featstore.tables import printable_lines, wrapped
+
+    width = error_columns() if err else None
+    shown = printable_lines(text)
+    typer.echo(shown if width is None else wrapped(shown, width), err=err)
 
 
 def print_screen(text: str) -> None:
@@ -133,6 +138,19 @@ def columns() -> int:
     from featstore.tables import WIDTH
 
     return min(shutil.get_terminal_size((WIDTH, 40)).columns, WIDTH)
+
+
+def error_columns() -> int | None:
+    """Columns of the terminal that stderr is, at most those that a screen is made for; None where it is none."""
+    from featstore.tables import WIDTH
+
+    if not sys.stderr.isatty():
+        return None
+    try:
+        there = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(sys.stderr.fileno()).columns
+    except (ValueError, OSError):
+        there = 0
+    return min(there or WIDTH, WIDTH)
 
 
 def _print_lines(lines: Sequence[Line]) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .printing import columns, finish, print_demonstration, print_json, print_result, print_text, say
+from .printing import (
+    columns,
+    finish,
+    print_demonstration,
+    print_json,
+    print_result,
+    print_screen,
+    print_text,
+    say,
+)
 
 if TYPE_CHECKING:
     from featstore.tables import Rows
@@ -272,4 +281,5 @@ def recipes(json: options.Json = False) -> None:
 
 def _print_rows(head: str, rows: Rows[Any]) -> None:
     """Print a list under its first line, as wide as the terminal, and as wide as a page where there is none."""
-    print_text(f"{head}\n\n{rows.text(columns())}")
+    print_screen(head)
+    print_text(f"\n{rows.text(columns())}")

@@ -60,6 +60,38 @@ IN_SENTENCE, NO_BREAK = re.compile(r"`[^`]+`|(?<=: )featstore [^`]+$"), "\N{NO-B
 """A command in a sentence or at its end, and what keeps it together while lines are broken."""
 
 
+def wrapped_error(text: str, width: int, lead: str = "") -> str:
+    """A cause or a remedy, broken at words; what is to be copied stays on one line, and ends no later than a path.
+
+    Parameters
+    ----------
+    text
+        One line.
+    width
+        Columns of the terminal.
+    lead
+        What stands before it; lines that follow are indented by as much.
+    """
+    return fill(
+        COPIED.sub(lambda found: found[0].replace(" ", NO_BREAK), text),
+        max(width, len(lead) + NARROWEST),
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_on_hyphens=False,
+        break_long_words=False,
+    ).replace(NO_BREAK, " ")
+
+
+COPIED = re.compile(
+    r"`[^`]+`"  # a command
+    r"|(?<=: )featstore [^`]+$"  # one at the end
+    r"|(?<!\S)--[a-z][\w-]* \S+"  # an option and its value
+    r"|(?<!\w)'[^']+'"  # what was given, as it was given
+    r"|\S*/\S*(?: (?:\S+ ){0,3}?(?:\S*/\S*|\S*\w\.\w{1,8}\b))*"  # a path, also through names with spaces
+)
+"""What a reader of an error copies."""
+
+
 def _is_kept(line: str) -> bool:
     return "  " in line.strip() or COMMAND.match(line) is not None
 

@@ -106,7 +106,7 @@ EXCEPTIONS = {
     ("predict", "explain", "finetune"): {
         "they name no cache, and write to none": ["featstore.store.paths:ELSEWHERE"],
     },
-    ("predict", "explain", "export", "report", "share"): {
+    ("predict", "explain", "export", "report", "share", "answers"): {
         "read from a run, where it becomes an error of the run": [
             "featstore.evaluation.calibration:OperatingPointRequest.__post_init__",
         ],

@@ -31,8 +31,10 @@ from featstore.fusion.linear import LinearModel, probabilities
 from featstore.fusion.model_io import save_strategy
 from featstore.fusion.strategies.concat_logreg import ConcatLogreg
 from featstore.fusion.strategy import FOLDER, PatientStrategy
+from featstore.image_facts import recognise
 from featstore.matrix import Source  # noqa: TC001  # `public` looks its entries up
 from featstore.results.fusion import HeadAnswers, HeadScore, MergedHeads, SharedHead
+from featstore.splits import seen_or_same_group
 from featstore.store.store import default_cache
 from featstore.tables import printable
 from featstore.types import IDENTITY, FeatureKey, make_blocks
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from featstore.matrix import FeatureMatrix
     from featstore.results.scores import Score
+    from featstore.store.training_record import KnownImages
 
     Floats = NDArray[np.float64]
 
@@ -125,6 +128,20 @@ def share(
             f"A head cannot be called {printable(called)[:LONGEST_NAME]!r}.",
             f"Give --name, of 1 to {LONGEST_NAME} letters, digits, spaces, - or _.",
         )
+    page = _page_of(run, called)
+    size = write_sealed(target, page)
+    return SharedHead(
+        file=str(target),
+        size_bytes=size,
+        name=called,
+        strategy=page["strategy"],
+        backbones=tuple(spec["name"] for spec in page["backbones"]),
+        images=page["images"],
+    )
+
+
+def _page_of(run: Path, name: str) -> dict[str, Any]:
+    """The head of a run, as `share` writes it; UsageError or RunError if it has none that is shared."""
     model, document = read_model(run), runs.read_run(run)
     if document["kind"] != "fuse":
         raise RunError(
@@ -143,26 +160,16 @@ def share(
             f"The model of {run} ({strategy}) {why}, and heads are shared that are weights of such.",
             "Fit one that is: `featstore fuse DATA --strategy concat_logreg --out RUN`, without --covariates.",
         )
-    images = document["sizes"]["train"]
-    page = {
+    return {
         "format": HEAD,
-        "name": called,
+        "name": name,
         "strategy": strategy,
         "classes": list(model.classes),
         "positive": model.positive,
-        "images": images,
+        "images": document["sizes"]["train"],
         **{part: document["matrix"][part] for part in ("backbones", "decoding")},
         "linear": {part: getattr(linear, part).tolist() for part in LINEAR},
     }
-    size = write_sealed(target, page)
-    return SharedHead(
-        file=str(target),
-        size_bytes=size,
-        name=called,
-        strategy=strategy,
-        backbones=tuple(spec["name"] for spec in page["backbones"]),
-        images=images,
-    )
 
 
 @public
@@ -171,6 +178,7 @@ def answers(
     files: Sequence[str | Path],
     out: str | Path,
     *,
+    own: str | Path | None = None,
     accept: Collection[str] = (),
     overwrite: bool = False,
     progress: bool = False,
@@ -190,6 +198,10 @@ def answers(
         Heads, as `share` has written them, of this hospital and the others: at least two, the same at every hospital.
     out
         The file, readable for the owner alone.
+    own
+        Run of `featstore.fuse` that this hospital's own head was shared from. It knows which images it has learned
+        from, also by their pixels and by the names of patients: those patients are left out of the answers and
+        counted. Without it nobody can tell whether the head was fitted on another split of this data set.
     accept
         Codes of findings that are known.
     overwrite
@@ -203,10 +215,17 @@ def answers(
     Raises
     ------
     UsageError
+<<<<<<< HEAD
         If networks or views are given, the heads do not belong together or are of other features, there is no split
         ``test``, or the file is there.
+=======
+        If the heads do not belong together or are of other features, none is that of `own`, there is no split
+        ``test``, or the file is there.
+    AuditError
+        If the own head has learned from all patients of the split ``test``.
+>>>>>>> screens
     RunError
-        If a file is no head, or the disk refuses.
+        If a file is no head, `own` does not tell what it has learned from, or the disk refuses.
     MissingFeaturesError
         If features that the heads ask for are not in the store.
 
@@ -221,9 +240,13 @@ def answers(
     ...     _ = featstore.extract(f"site{site}/split.csv", backbones=["EfficientNetLite0"], recipe="identity", **own)
     ...     _ = featstore.fuse(f"site{site}/split.csv", out=f"runs/{site}", overwrite=True, **own)
     ...     heads.append(featstore.share(f"runs/{site}", f"head{site}.json", overwrite=True).file)
-    >>> asked = featstore.answers("site0/split.csv", heads, "answers0.json", overwrite=True, cache="cache0")
+    >>> asked = featstore.answers(
+    ...     "site0/split.csv", heads, "answers0.json", own="runs/0", overwrite=True, cache="cache0"
+    ... )
     >>> asked.heads, asked.patients
     (('head0', 'head1'), {'covid': 2, 'normal': 2})
+    >>> asked.own, asked.learned  # of the test patients, the own head has learned from none
+    ('head0', 0)
     """
     refuse_settled(
         source, ("backbones", "recipe", "seeds"), "the heads name the networks, and answer the identity view"
@@ -234,12 +257,23 @@ def answers(
     _require_one_kind([Path(file) for file in files], shared)
     if source.get("covariates"):
         raise UsageError("Heads are of images alone, and --covariates were given.", "Leave out --covariates.")
+    mine = None if own is None else _own_head(Path(own), shared)
     first = shared[0].document
     source["seeds"] = ()
     source["backbones"] = [spec["name"] for spec in first["backbones"]]
     matrix, positive = _tested(data, first, accept, progress=progress, source=source)
     rows = np.flatnonzero([record.split == "test" for record in matrix.records])
     leakage.require_unseen(matrix, {"test": rows}, choosing=False)
+    tested, learned = rows, 0
+    if mine is not None:
+        cache = Path(source.get("cache") or default_cache())
+        rows = rows[~_learned_from(matrix, mine.learned, cache)[rows]]
+        learned = _count_patients(matrix, tested) - _count_patients(matrix, rows)
+    if not len(rows):
+        raise AuditError(
+            f"The head of {own} has learned from all {len(tested)} images of the split test, or from their patients.",
+            "Give the table that the head was fitted on: `featstore answers DATA`, DATA as for `featstore fuse`.",
+        )
     y, numbers = _patients_of(matrix, rows)
     X = matrix.rows(rows, matrix.backbones, [0])
     logits = np.stack([_mean(head.linear.decision(X), numbers) for head in shared], axis=1).round(DIGITS)
@@ -248,6 +282,7 @@ def answers(
         "format": ANSWERS,
         "has_patients": matrix.has_groups,
         "images": len(rows),
+        "own": None if mine is None else mine.name,
         "heads": [head.document for head in shared],
         "classes_of": y[order].tolist(),
         "logits": logits[order].tolist(),
@@ -268,7 +303,50 @@ def answers(
         patients={name: int((y == at).sum()) for at, name in enumerate(matrix.classes)},
         has_patients=matrix.has_groups,
         scores=scores,
+        own=None if mine is None else mine.name,
+        learned=learned,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _OwnHead:
+    """The head of this hospital: what it is called, and what it has learned from."""
+
+    name: str
+    learned: KnownImages
+
+
+def _own_head(run: Path, heads: Sequence[Head]) -> _OwnHead:
+    """The one of `heads` that was shared from a run: the digest of all but its name is that of the run's."""
+    document = json.loads(json.dumps(_page_of(run, "own")))
+    digest = _nameless_digest(document)
+    names = [head.name for head in heads if _nameless_digest(head.document) == digest]
+    if not names:
+        raise UsageError(
+            f"None of the heads was shared from {run}.",
+            f"Give the run that the head of this hospital is of, or share it anew: `featstore share {run} --out"
+            " NAME.json`.",
+        )
+    learned = leakage.read_training_images(run, runs.read_run(run))
+    if learned is None or not learned.is_complete:
+        raise RunError(f"{run} does not tell all images that its head has learned from.", runs.REMEDY)
+    return _OwnHead(names[0], learned)
+
+
+def _nameless_digest(document: Mapping[str, Any]) -> str:
+    return serialization.digest({part: value for part, value in document.items() if part != "name"})
+
+
+def _learned_from(matrix: FeatureMatrix, learned: KnownImages, cache: Path) -> NDArray[np.bool_]:
+    """Images ``(n,)`` that a head has learned from, or of a patient of whom it knows one."""
+    known = {"own": learned}
+    ways = recognise(matrix.records, known, matrix.decoding, has_groups=matrix.has_groups, cache=cache)
+    return seen_or_same_group(matrix, ways["own"])
+
+
+def _count_patients(matrix: FeatureMatrix, rows: NDArray[np.intp]) -> int:
+    """Number of patients of some images, or of the images where no patients are known."""
+    return len(set(matrix.groups[rows].tolist())) if matrix.has_groups else len(rows)
 
 
 def _answered(classes: Sequence[str], y: NDArray[np.intp]) -> AnsweredUnits:
@@ -415,6 +493,8 @@ class SiteAnswers:
         Number of images behind them.
     has_patients
         Whether these are patients, and not images taken for them.
+    own
+        The head that is the hospital's own, if it made sure that this has learned from none of the patients.
     document
         As it was written.
     """
@@ -424,6 +504,7 @@ class SiteAnswers:
     logits: Floats
     images: int
     has_patients: bool
+    own: str | None
     document: Mapping[str, Any]
 
 
@@ -507,9 +588,18 @@ def _answers(document: Mapping[str, Any]) -> SiteAnswers:
     if not (is_count(document["images"], len(y), 10**9) and isinstance(document["has_patients"], bool)):
         raise ValueError("its counts are none")
     _require_one_kind([Path(head.name) for head in heads], heads)
+    own = _own_name(document, heads)
     return SiteAnswers(
-        heads, y.astype(np.intp), logits, document["images"], document["has_patients"], dict(document)
+        heads, y.astype(np.intp), logits, document["images"], document["has_patients"], own, dict(document)
     )
+
+
+def _own_name(document: Mapping[str, Any], heads: Sequence[Head]) -> str | None:
+    """Which head is the hospital's own; None in a file that does not say, as those of earlier versions."""
+    name: str | None = document.get("own")
+    if name not in (None, *(head.name for head in heads)):
+        raise ValueError("the hospital's own head is none of its heads")
+    return name
 
 
 def _require_one_kind(files: Sequence[Path], heads: Sequence[Head]) -> None:
@@ -579,6 +669,7 @@ def merge_answers(files: Sequence[Path], out: Path) -> MergedHeads:
         images=sum(site.images for site in sites),
         patients={name: int((y == at).sum()) for at, name in enumerate(classes)},
         has_patients=all(site.has_patients for site in sites),
+        unchecked=tuple(name for name, site in zip(names, sites, strict=True) if site.own is None),
         scores=held_out_scores(table, everyone, together, positive),
         by_hospital=by_hospital(together),
         heads=tuple(

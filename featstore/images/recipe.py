@@ -224,7 +224,8 @@ def _instead_of(step: str) -> str:
     steps = [*_RANGED, "flip", "fill"]
     close = nearest(name, steps if "(" in step else [*PRESETS, *steps])
     question = f"Did you mean {close[0]}? " if close else ""
-    return f"{question}Steps are {', '.join(steps)}, joined by |; `featstore recipes` lists the presets."
+    known = f"Steps are {', '.join(steps)}, joined by |, such as rotate(40)|flip(h)"
+    return f"{question}{known}; `featstore recipes` lists the presets."
 
 
 def _split(step: str) -> tuple[str, str]:
@@ -360,7 +361,7 @@ def parse_window(text: str) -> tuple[float, ...]:
     if len(found) not in {2, 6}:
         raise UsageError(
             f"--window {text!r} names {len(found) // 2} windows.",
-            "Give one, or three: one for each channel, such as lung,mediastinal,bone.",
+            "Give one, or three, one for each channel: --window lung,mediastinal,bone",
         )
     return tuple(found)
 
@@ -379,7 +380,7 @@ def _next_window(parts: list[str], text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(
             f"There is no window {first!r}.",
-            f"{did_you_mean(first, (*WINDOWS, 'file'))} Or write level,width.",
+            f"{did_you_mean(first, (*WINDOWS, 'file'))} Or write level and width: --window=-600,1500",
         ) from None
     try:
         width = float(parts.pop(0))

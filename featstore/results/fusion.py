@@ -901,6 +901,11 @@ class HeadAnswers(Result, frozen=True, kw_only=True):
         Whether these are patients, and not images taken for them.
     scores
         Primary metric of each head on these patients.
+    own
+        Which of the heads is the hospital's own, by its run; None where none was given, so that nobody can tell
+        whether it has learned from these patients.
+    learned
+        Test patients (or images, where these are not known) that were left out since it has learned from them.
     """
 
     file: str
@@ -910,6 +915,8 @@ class HeadAnswers(Result, frozen=True, kw_only=True):
     patients: Mapping[str, Count]
     has_patients: bool
     scores: Mapping[str, Score]
+    own: str | None = None
+    learned: Count = 0
 
     def headline(self) -> str:
         """What is in the file."""
@@ -958,6 +965,9 @@ class MergedHeads(Result, frozen=True, kw_only=True):
         Test images, and test patients by class, of all hospitals.
     has_patients
         Whether all hospitals knew their patients.
+    unchecked
+        Hospitals that did not say which head is their own (``answers --own``): nobody can tell whether it has learned
+        from their test patients.
     scores
         Every metric of the model on all test patients.
     by_hospital
@@ -977,6 +987,7 @@ class MergedHeads(Result, frozen=True, kw_only=True):
     scores: Mapping[str, Score]
     by_hospital: Mapping[str, Score]
     heads: tuple[HeadScore, ...]
+    unchecked: tuple[str, ...] = ()
 
     def headline(self) -> str:
         """What the heads are worth together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from math import ceil
 from pathlib import Path
@@ -227,10 +227,21 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class GarbageCollection:
-    """What was found, and whether it was deleted."""
+    """What was found, and whether it was deleted.
+
+    Attributes
+    ----------
+    garbage
+        The files.
+    deleted
+        Whether they are gone.
+    cache
+        Folder of the store that they are in.
+    """
 
     garbage: tuple[Garbage, ...]
     deleted: bool
+    cache: str
 
     @property
     def size(self) -> int:
@@ -263,7 +274,7 @@ def collect(
     with Leases(store.root) as leases:
         if not dry_run:
             require_exclusive(leases)
-        found = GarbageCollection(tuple(_garbage(store, keep)), deleted=False)
+        found = GarbageCollection(tuple(_garbage(store, keep)), deleted=False, cache=str(store.root))
         if dry_run or not found.garbage or (confirm and not confirm(found)):
             return found
         require_exclusive(leases)  # whoever asks for a confirmation may wait for hours
@@ -275,7 +286,7 @@ def collect(
             raise StoreError(
                 f"Cannot delete {error.filename}: {error.strerror}", "Check the rights of the cache folder."
             ) from error
-    return GarbageCollection(found.garbage, deleted=True)
+    return replace(found, deleted=True)
 
 
 def _garbage(store: Store, keep: Collection[str] | None) -> Iterator[Garbage]:

@@ -355,3 +355,83 @@ def test_without_patients_of_every_class_there_is_a_model_and_no_auc(two, tmp_pa
     assert told.startswith("One model of 2 heads; no AUC on 12 patients (ill 12, well 0) of 2 hospitals")
     assert "AUC of -" not in told
     assert read_model(tmp_path / "run").classes == ("ill", "well")
+
+
+def dealt_anew(two, tmp_path, name, tested):
+    """The table of the north with another split, by number of patient."""
+    table = two.tables[0].with_name(name)
+    head, *lines = two.tables[0].read_text().splitlines()
+    told = [
+        f"{line.rsplit(',', 1)[0]},{'test' if tested(at // 2) else 'train'}" for at, line in enumerate(lines)
+    ]
+    table.write_text("\n".join([head, *told]) + "\n")
+    return table
+
+
+def test_patients_that_the_own_head_learned_from_are_left_out_and_counted(two, tmp_path):
+    """Of 18 patients of another split the head was fitted on 12, so that 6 are answered."""
+    table = dealt_anew(two, tmp_path, "anew.csv", lambda patient: patient >= 12 and patient < 30)
+    options = {"cache": two.caches[0], "overwrite": True}
+    out = tmp_path / "site.json"
+    blind = featstore.answers(table, two.heads, out, **options)
+    assert (sum(blind.patients.values()), blind.own, blind.learned) == (18, None, 0)
+    told = featstore.answers(table, two.heads, out, own=two.folder / "run0", **options)
+    assert (sum(told.patients.values()), told.images, told.own, told.learned) == (6, 12, "north", 12)
+    kept = dealt_anew(two, tmp_path, "kept.csv", lambda patient: patient >= 24 and patient < 30)
+    plain = featstore.answers(kept, two.heads, tmp_path / "kept.json", cache=two.caches[0])
+    assert told.scores == plain.scores
+    assert read_answers(out).logits.tolist() == read_answers(tmp_path / "kept.json").logits.tolist()
+
+
+def test_patients_are_known_by_one_image_or_by_their_name(two, tmp_path):
+    """A copy under a new name of a patient, and a new picture of an old patient, are both left out with the rest."""
+    renamed = two.tables[0].with_name("renamed.csv")
+    lines = two.tables[0].read_text().splitlines()
+    # a test patient gets a picture of a patient of training; another one is now called as one of training
+    lines = [line.replace(",p0,train", ",p24,test") if line.startswith("ill/000") else line for line in lines]
+    lines = [line.replace(",p27,test", ",p3,test") for line in lines]
+    renamed.write_text("\n".join(line for line in lines if ",p3,train" not in line) + "\n")
+    told = featstore.answers(
+        renamed, two.heads, tmp_path / "site.json", own=two.folder / "run0", cache=two.caches[0]
+    )
+    assert (sum(told.patients.values()), told.learned) == (10, 2)
+
+
+def test_an_own_head_that_has_learned_from_all_of_them_is_refused(two, tmp_path):
+    table = dealt_anew(two, tmp_path, "turned.csv", lambda patient: patient < 24)
+    with pytest.raises(AuditError, match="has learned from all 48 images of the split test"):
+        featstore.answers(table, two.heads, tmp_path / "x.json", own=two.folder / "run0", cache=two.caches[0])
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_run_that_none_of_the_heads_is_of_is_refused(two, tmp_path):
+    """By the digest of what the head says, whatever it is called: another fit of the same images is another head."""
+    featstore.fuse(two.tables[0], cache=two.caches[0], out=tmp_path / "lda", strategy="lda", positive="ill")
+    options = {"cache": two.caches[0], "overwrite": True}
+    with pytest.raises(UsageError, match="None of the heads was shared from"):
+        featstore.answers(two.tables[0], two.heads, tmp_path / "x.json", own=tmp_path / "lda", **options)
+    other = forged(two.heads[0], tmp_path, lambda page: page.update(name="elsewhere"))
+    told = featstore.answers(
+        two.tables[0], [two.heads[1], other], tmp_path / "x.json", own=two.folder / "run0", **options
+    )
+    assert (told.own, told.learned, sum(told.patients.values())) == ("elsewhere", 0, 12)
+    page = serialization.unseal(serialization.read(tmp_path / "x.json"))
+    page["own"] = "nobody"
+    with pytest.raises(RunError, match="own head is none of its heads"):
+        parse_answers(page, tmp_path / "x.json")
+
+
+def test_screens_say_whether_the_own_head_was_looked_at(two, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    asked = ["--heads", ",".join(map(str, two.heads)), "--cache"]
+    done = command("answers", two.tables[0], *asked, two.caches[0], "--out", files[0])
+    assert "cannot be told whether a head has learned from these patients" in done.out
+    own = ["--own", two.folder / "run1"]
+    done = command("answers", two.tables[1], *asked, two.caches[1], *own, "--out", files[1])
+    assert "Your own head, south, has learned from none of these patients." in done.out
+    table = dealt_anew(two, tmp_path, "screen.csv", lambda patient: patient >= 12 and patient < 30)
+    own = ["--own", two.folder / "run0"]
+    done = command("answers", table, *asked, two.caches[0], *own, "--out", tmp_path / "c.json")
+    assert "12 patients were left out: your own head, north, has learned from them" in done.out
+    done = command("fuse", "--from-sites", *files, "--out", tmp_path / "run")
+    assert "Not checked at a: whether its own head has learned from its test patients" in done.out

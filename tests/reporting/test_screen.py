@@ -347,6 +347,30 @@ def test_the_details_of_a_fit_fit_80_columns_beside_the_guesses_without_a_networ
         assert name in " ".join(lines)
 
 
+def test_the_details_of_a_fit_of_patients_fit_80_columns_and_lose_no_score():
+    """Scores per patient and per image leave no room for the guesses beside them: these stand below."""
+    names = ("file alone", "grey histogram alone", "most frequent class")
+    guesses = {split: dict.fromkeys(names, scores) for split, scores in FIT.scores.items()}
+    patients = dict.fromkeys(FIT.scores, 10)
+    whole = fit(shortcuts=guesses, unit="group", pool="mean-logit", patients=patients, by_image=FIT.scores)
+    lines = plain(fusion_screen(whole, 80, details=True)).split("\n")
+    assert max(map(len, lines)) <= 80
+    heads = [at for at, line in enumerate(lines) if line.split()[-3:] == ["file", "grey", "majority"]]
+    assert len(heads) == len(FIT.scores)
+    for at in heads:
+        assert [line.split()[0] for line in lines[at:][1:3]] == ["AUC", "avg"]
+    beside = plain(fusion_screen(whole, 100, details=True)).split("\n")
+    assert len(beside) < len(lines)
+    assert any("per image" in line and line.endswith("majority") for line in beside)
+
+
+def test_a_candidate_of_many_networks_stands_above_the_details_of_a_comparison():
+    names = "+".join(f"EfficientNetLite{at}" for at in range(4))
+    long = scored(f"concat_logreg:{names}", 0.9, (0.8, 1.0))
+    text = plain(comparison_screen(result([long, SINGLE]), 80, details=True))
+    assert max(map(len, text.split("\n"))) <= 80
+
+
 def test_a_fit_of_one_network_has_no_difference():
     text = fusion_text(fit(singles=False))
     assert "best single" not in text

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 import featstore
 from featstore.backbones import catalog
@@ -12,6 +13,7 @@ from featstore.reporting.terminal.machine import machine_text
 from featstore.reporting.terminal.results import (
     drift_text,
     explanations_text,
+    garbage_text,
     inventory_text,
     predictions_text,
 )
@@ -19,6 +21,7 @@ from featstore.results.comparison import Looks, Plan
 from featstore.results.extraction import BackboneDrift, Drift
 from featstore.results.fusion import Explanation, Explanations, PatientPrediction, Prediction, Predictions
 from featstore.results.machine import CacheHealth, MachineReport
+from featstore.store.cleanup import Garbage, GarbageCollection
 from featstore.store.verify import InventoryEntry
 from featstore.tables import wrapped
 
@@ -108,6 +111,75 @@ def test_the_store_is_listed_within_the_screen(oldest, newest, age):
     text = inventory_text([entry])
     assert text.endswith(age)
     assert widest(text) <= WIDTH
+
+
+def test_answers_and_evidence_of_known_and_unlike_images_fit_and_show_all_columns():
+    one = Prediction(
+        path="a/long/folder/of/slices/patient-007/slice-0012.png", label="NonCOVID", given="COVID", votes={},
+        probability={"COVID": 0.25, "NonCOVID": 0.75}, distance=2.0, prediction_set=("COVID", "NonCOVID"),
+        in_training="the same patient name", tuned_on=LITE[:2],
+    )  # fmt: skip
+    result = Predictions(
+        run="r", operating={"calibration": None, "threshold": None}, classes=("COVID", "NonCOVID"), files=(),
+        bad=(), predictions=(one, one), patients=(), pool="mean-logit", alpha=0.1,
+    )  # fmt: skip
+    text = predictions_text(result, 15, WIDTH)
+    assert widest(text) <= WIDTH
+    (row,) = {line for line in text.split("\n") if "0012.png" in line}
+    assert row.split()[1:4] == ["COVID", "NonCOVID", "0.750"]
+    assert row.endswith("yes     patient, tuned")
+    found = explained().explanations[0]
+    known = structs.replace(found, prediction=one)
+    text = explanations_text(structs.replace(explained(), explanations=(known, known)), WIDTH)
+    assert widest(text) <= WIDTH
+    assert "0012.png" in text
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_store_with_vectors_of_other_programs_is_listed_within_the_screen(precision):
+    now = datetime.now(UTC).isoformat()
+    entries = [
+        InventoryEntry(
+            backbone=name, weights=weights, preprocess=preprocess, precision=precision, recipe="mild", seed=12,
+            images=1920, shards=123, size=995_600_000, decoder="d", oldest=now, newest=now,
+        )
+        for name, weights, preprocess in (
+            ("EfficientNetLite0", "sha256:" + "5" * 64, "official"),
+            ("InceptionResNetV2", "foreign:" + "5" * 64, "foreign"),
+        )
+    ]  # fmt: skip
+    text = inventory_text(entries, WIDTH)
+    assert widest(text) <= WIDTH
+    assert {"view", "images", "size", "age"} <= set(text.split("\n")[2].split())
+    assert "--json" in text
+    assert "shards" in inventory_text(entries, 120).split("\n")[2]
+
+
+def test_what_a_cleanup_would_delete_fits_and_keeps_both_ends_of_a_path():
+    root = "/data/projects/covid/a long name of a folder/cache"
+    files = tuple(
+        Garbage(
+            f"{root}/features/InceptionResNetV2@{at:08d}/mild@12345678/seed-0003/{at:064d}.h5",
+            "image",
+            153,
+            39,
+            9,
+        )
+        for at in range(12)
+    )
+    text = garbage_text(GarbageCollection(files, deleted=False, cache=root), WIDTH)
+    assert widest(text) <= WIDTH
+    lines = [line for line in text.split("\n") if ".h5" in line]
+    assert len(lines) == 10
+    for at, line in enumerate(lines):
+        assert line.startswith("  features/InceptionResNetV2@"), "where it lies in the store"
+        assert line.endswith(f"{at}.h5: 153 vectors go, 39 stay")
+    assert f"Paths begin in {root}; --json has them whole." in text
+    short = garbage_text(
+        GarbageCollection((Garbage(f"{root}/features/a", "temporary", 0, 0, 9),), False, root), WIDTH
+    )
+    assert "\n  features/a\n" in short
+    assert "--json" not in short
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -41,7 +41,7 @@ _AIR = -400
 """Hounsfield units below which a voxel is taken for air."""
 _RANGE = re.compile(r"range=(\d{1,4})(%?)-(\d{1,4})(%?)")
 _EVERY = re.compile(r"every=(\d{1,4})")
-_EXAMPLES = "Write for instance axial, axial:every=4, axial:range=25%-75%,every=2 or axial:largest-lung."
+_EXAMPLES = "Write for instance --slices axial:range=25%-75%,every=2 or --slices axial:largest-lung."
 
 
 class SliceChoice(NamedTuple):

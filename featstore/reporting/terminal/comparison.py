@@ -184,7 +184,7 @@ def fusion_screen(result: Fusion, width: int = WIDEST, *, details: bool = False)
     found = findings_not_shown_yet(result.findings)
     kept = f"Run: {where} (model/, predictions.csv; metrics.json has every score, --details shows them)"
     below = [
-        *(_sections(_fusion_details(result), width) if details else ()),
+        *(_sections(_fusion_details(result, width), width) if details else ()),
         *_prose(kept, width),
         Line(printable(f"Next: featstore predict {where} IMAGE...")),
         Line(printable(f"      featstore report {where}")),
@@ -315,31 +315,37 @@ def _fit_by_image(result: Fusion, split: str) -> str:
     return f"{pooled} Per image, {result.sizes[split]} images: {', '.join(told)}."
 
 
-def _fusion_details(result: Fusion) -> list[str]:
-    """Every score of every split, guesses without a network beside it, and how well it is calibrated."""
+def _fusion_details(result: Fusion, width: int) -> list[str]:
+    """Every score of every split, guesses without a network beside or below it, and how well it is calibrated."""
     parts = []
     for split, scores in result.scores.items():
         guesses = result.shortcuts.get(split, {})
         ece = {"ece": _error_cell(scores["ece"].value, scores["ece"].interval, result.curves.get(split))}
         cells = {name: _number(score.value, score.interval) for name, score in scores.items()} | ece
         images = result.by_image.get(split, {})
+        known = listed(set(scores))
         rows = [
             [
                 row.label,
                 cells[name],
                 *([_number(images[name].value, images[name].interval)] if name in images else []),
-                *(_plain_number(guess[name].value) for guess in guesses.values()),
             ]
-            for name, row in listed(set(scores)).items()
+            for name, row in known.items()
         ]
-        beside = [f"per image ({result.sizes[split]})"] if images else []
+        guessed = [[_plain_number(guess[name].value) for guess in guesses.values()] for name in known]
+        where = f"{split}, {_scored_size(result, split)}"
         header = [
-            f"{split}, {_scored_size(result, split)}",
+            where,
             f"{result.strategy} [95 %]",
-            *beside,
-            *(BRIEF_GUESSES.get(name, name) for name in guesses),
+            *([f"per image ({result.sizes[split]})"] if images else []),
         ]
-        parts.append(table(header, rows))
+        heads = [BRIEF_GUESSES.get(name, name) for name in guesses]
+        whole = table([*header, *heads], [[*row, *cells] for row, cells in zip(rows, guessed, strict=True)])
+        if _widest(whole) <= width:
+            parts.append(whole)
+            continue
+        labels = [[row.label, *cells] for row, cells in zip(known.values(), guessed, strict=True)]
+        parts += [table(header, rows), *([table([where, *heads], labels)] if heads else [])]
     told = {
         short: name
         for name, short in BRIEF_GUESSES.items()
@@ -625,7 +631,7 @@ def comparison_screen(
     width = min(max(width, NARROWEST), WIDEST)
     asked = [
         *filter(None, extra_sections(result)),
-        *([_comparison_details(result)] if details else []),
+        *([_comparison_details(result, width)] if details else []),
         *([verdict.pairs_text(result)] if pairs else []),
     ]
     answer = [
@@ -887,8 +893,8 @@ def _by_image_text(result: Comparison) -> str:
     )
 
 
-def _comparison_details(result: Comparison) -> str:
-    """Every score of the primary fusion, by image, too, where patients were scored."""
+def _comparison_details(result: Comparison, width: int) -> str:
+    """Every score of the primary fusion, by image, too, where patients were scored; a long label stands above."""
     label, beside = _shown_candidate(result), result.by_image
     estimates = next(s.estimates for s in result.candidates if s.candidate.label == label)
     images = {} if beside is None else beside.estimates[label]
@@ -901,10 +907,20 @@ def _comparison_details(result: Comparison) -> str:
         for name, row in listed(set(estimates)).items()
     ]
     if beside is None:
-        return table([f"{label}, {scored_on(result)}", "[95 %]"], rows)
+        return _labelled(f"{label}, {scored_on(result)}", ["[95 %]"], rows, width)
     patients = f"per patient ({sum(beside.patients.values())})"
-    header = [label, patients, f"per image ({result.matrix['images']})"]
-    return f"{_pooled_text(result)}\n{table(header, rows)}"
+    header = [patients, f"per image ({result.matrix['images']})"]
+    return f"{_pooled_text(result)}\n{_labelled(label, header, rows, width)}"
+
+
+def _labelled(label: str, header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """A table whose first head says what it is of; above it where that is too long for a head."""
+    text = table([label, *header], rows)
+    return text if _widest(text) <= width else f"{label}:\n{table(['', *header], rows)}"
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def _pooled_text(result: Comparison) -> str:

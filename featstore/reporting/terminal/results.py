@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 # Extraction, predictions, audit, bench and demo
 
-LISTED = 10
+LISTED, INDENT = 10, "  "
 SCORES = (PRIMARY, "sensitivity", "specificity")
 TRAINING_UNKNOWN = "FS409"
 CLASSES_SHOWN = 4
@@ -61,7 +61,11 @@ Wrong labels and other hospitals cannot be seen from here."""
 LONGEST_TABLE = 15
 """Rows of a table; what has more is told by the backbone, or cut."""
 SHORTEST_PATH, SHORTEST_NAME = 24, 12
-"""Characters of a path, and of the name of a patient, that are always shown."""
+"""Characters of a path that are shown while heads can be shorter, and of any name that always are."""
+TRAINING_HEAD = "in training"
+BRIEF_HEADS = {"P(predicted)": "P", "unlike training": "unlike"}
+BRIEF_WAYS = {"the same file": "file", "the same pixels": "pixels", "the same patient name": "patient"}
+"""Heads and cells of a table that gets too wide."""
 FEW_PATIENTS = 4
 """Patients whose table takes no room from that of images."""
 
@@ -121,7 +125,7 @@ def predictions_text(result: Predictions, most: int | None = None, width: int = 
         "" if result.patient_counts is None else _counts_text(result.patient_counts, "patients"),
         operating_text(result.operating, result.classes),
         _abstention_text(result),
-        f"{result.skipped} other files were passed over." if result.skipped else "",
+        _skipped_text(result.skipped),
         _bad_text(result.bad),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -272,20 +276,20 @@ def _predictions_table(result: Predictions, shown: Sequence[Prediction], width: 
     )
     after |= _doubts(result, shown, {"unlike training": ["yes" if p.is_unlike else "" for p in shown]})
     if not all(p.is_new for p in everything):
-        after["in training"] = [_training_cell(p) for p in shown]
+        after[TRAINING_HEAD] = [_training_cell(p) for p in shown]
     every = _probability_columns(shown, result.classes)
     own = {"P(predicted)": [f"{p.probability[p.label]:.3f}" for p in shown]}
     votes = {name: [p.votes[name] for p in shown] for name in everything[0].votes}
     agree = {"networks agree": [_agreement(p) for p in shown]} if votes else {}
     for middle in (every | votes, every | agree, own | agree, own):
         columns = before | middle | after
-        text = table(list(columns), list(zip(*columns.values(), strict=True)))
-        wide = max(map(len, text.split("\n"))) - width
-        if wide <= 0:
+        text = _columns(columns)
+        room = max(len(printable(p.path)) for p in shown) - (_widest(text) - width)
+        if _widest(text) <= width:
             return text
-    room = max(len(p.path) for p in shown) - wide
-    columns["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in shown]
-    return table(list(columns), list(zip(*columns.values(), strict=True)))
+    if room < SHORTEST_PATH:
+        columns = _with_short_heads(columns, shown)
+    return _with_short_paths(columns, shown, width)
 
 
 def _end_of(path: str, columns: int) -> str:
@@ -306,9 +310,16 @@ def _probability_columns(
     return {f"P({name})": [f"{p.probability[name]:.3f}" for p in found] for name in classes}
 
 
-def _training_cell(p: Prediction) -> str:
-    tuned = [f"{'+'.join(p.tuned_on)} tuned on it"] if p.tuned_on else []
-    return ", ".join([*([p.in_training] if p.in_training else []), *tuned])
+def _training_cell(p: Prediction, *, brief: bool = False) -> str:
+    """How an image is known to the model, and which networks were tuned on it; where it must be brief, in a word."""
+    tuned = "tuned" if brief else f"{'+'.join(p.tuned_on)} tuned on it"
+    known = p.in_training or ""
+    return ", ".join(
+        [
+            *([BRIEF_WAYS.get(known, known) if brief else known] if known else []),
+            *([tuned] if p.tuned_on else []),
+        ]
+    )
 
 
 def _means_text(result: Predictions) -> str:
@@ -340,10 +351,14 @@ def explanations_text(result: Explanations, width: int = WIDTH) -> str:
         _evidence_table(result, width),
         _evidence_legend(result),
         operating_text(result.operating, result.classes),
-        f"{result.skipped} other files were passed over." if result.skipped else "",
+        _skipped_text(result.skipped),
         _bad_text(result.bad),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _skipped_text(skipped: int) -> str:
+    return f"{counted(skipped, 'other file was', 'other files were')} passed over." if skipped else ""
 
 
 def _evidence_table(result: Explanations, width: int) -> str:
@@ -355,8 +370,9 @@ def _evidence_table(result: Explanations, width: int) -> str:
         columns["page"] = [p.page or 1 for p in answers]
     columns["predicted"] = [p.label for p in answers]
     columns["P(predicted)"] = [f"{p.probability[p.label]:.3f}" for p in answers]
-    if not all(p.is_new for p in answers):
-        columns["in training"] = [_training_cell(p) for p in answers]
+    known = [] if all(p.is_new for p in answers) else [_training_cell(p) for p in answers]
+    if known:
+        columns[TRAINING_HEAD] = known
     names = list(everything[0].contributions)
     carried: dict[str, Sequence[object]] = {"carried by": [one.carried_by or "none" for one in everything]}
     beside: dict[str, Sequence[object]] = {}
@@ -372,14 +388,27 @@ def _evidence_table(result: Explanations, width: int) -> str:
         for at, name in enumerate(names, 1)
     }
     legend = f"{', '.join(f'{at} {name}' for at, name in enumerate(names, 1))}; * carries the answer."
-    numbered = (
-        {("P" if head == "P(predicted)" else head): cells for head, cells in columns.items()}
-        | beside
-        | marked
-    )
-    room = max(len(p.path) for p in answers) - (_widest(_columns(numbered)) - width)
-    numbered["image"] = [_end_of(printable(p.path), max(room, SHORTEST_PATH)) for p in answers]
-    return f"{_columns(numbered)}\n{legend}"
+    numbered = _with_short_heads(columns, answers) | beside | marked
+    return f"{_with_short_paths(numbered, answers, width)}\n{legend}"
+
+
+def _with_short_heads(
+    columns: Mapping[str, Sequence[object]], shown: Sequence[Prediction]
+) -> dict[str, Sequence[object]]:
+    """The same columns under shorter heads, and how an image is known in a word."""
+    short = {BRIEF_HEADS.get(head, head): cells for head, cells in columns.items()}
+    if TRAINING_HEAD in short:
+        short[TRAINING_HEAD] = [_training_cell(p, brief=True) for p in shown]
+    return short
+
+
+def _with_short_paths(
+    columns: Mapping[str, Sequence[object]], shown: Sequence[Prediction], width: int
+) -> str:
+    """Table with the ends of the paths of its images, as long as there is room for them."""
+    room = max(len(printable(p.path)) for p in shown) - (_widest(_columns(columns)) - width)
+    ends = [_end_of(printable(p.path), max(room, SHORTEST_NAME)) for p in shown]
+    return _columns({**columns, "image": ends})
 
 
 def _columns(columns: Mapping[str, Sequence[object]]) -> str:
@@ -758,8 +787,8 @@ KINDS = {
 }
 
 
-def inventory_text(entries: Sequence[InventoryEntry]) -> str:
-    """Lines of `featstore cache ls`."""
+def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str:
+    """Lines of `featstore cache ls`; columns that few ask for are left out where it gets too wide."""
     rows = [
         {
             "backbone": e.backbone,
@@ -781,8 +810,12 @@ def inventory_text(entries: Sequence[InventoryEntry]) -> str:
     total = size(sum(e.size for e in entries))
     usual = {"preprocess": "official", "precision": "float32"}  # not said where everything is as usual
     kept = [name for name in rows[0] if any(row[name] != usual.get(name) for row in rows)]
-    cells = [[row[name] for name in kept] for row in rows]
-    return f"{networks}, {views} of up to {max(e.images for e in entries)} images, {total}.\n\n{table(kept, cells)}"
+    for fewer in ((), ("shards",), ("shards", "weights")):
+        text = _columns({name: [row[name] for row in rows] for name in kept if name not in fewer})
+        if _widest(text) <= width:
+            break
+    left = f" Without {' and '.join(fewer)}, which --json has." if fewer else ""
+    return f"{networks}, {views} of up to {max(e.images for e in entries)} images, {total}.{left}\n\n{text}"
 
 
 def usage_text(sizes: Mapping[str, int]) -> str:
@@ -817,8 +850,8 @@ def verification_text(result: Verification) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def garbage_text(result: GarbageCollection) -> str:
-    """What `featstore cache gc` found."""
+def garbage_text(result: GarbageCollection, width: int = WIDTH) -> str:
+    """What `featstore cache gc` found; paths begin in the store, and have their middle cut where it gets too wide."""
     if not result.garbage:
         return "There is nothing to delete."
     parts = []
@@ -826,8 +859,10 @@ def garbage_text(result: GarbageCollection) -> str:
         items = [item for item in result.garbage if item.kind == kind]
         if items:
             head = f"{len(items)} {meaning} ({size(sum(item.size for item in items))}):"
-            parts.append(_more(head, [_garbage_line(item) for item in items]))
-    return "\n\n".join([*parts, _garbage_sentence(result)])
+            parts.append(_more(head, [_garbage_line(item, result.cache, width) for item in items]))
+    cut = CUT in "".join(parts)
+    where = f"Paths begin in {printable(result.cache)}{'; --json has them whole' if cut else ''}."
+    return "\n\n".join([*parts, where, _garbage_sentence(result)])
 
 
 def compaction_text(result: Compaction) -> str:
@@ -955,6 +990,7 @@ def head_answers_text(result: HeadAnswers) -> str:
     lines = [
         f"{told} {_numbered(result.patients, one)} of the split test.",
         table(["head", "AUC [95 %]"], rows),
+        _own_head_line(result, one),
     ]
     written = f"Written: {printable(result.file)} ({size(result.size_bytes)})"
     lines += [
@@ -963,6 +999,20 @@ def head_answers_text(result: HeadAnswers) -> str:
         "Next, where all files are: featstore fuse --from-sites A.json B.json",
     ]
     return "\n\n".join(lines)
+
+
+def _own_head_line(result: HeadAnswers, one: str) -> str:
+    """Whether this hospital's own head has learned from the patients that it answers."""
+    if result.own is None:
+        unknown = f"It cannot be told whether a head has learned from these {one}s"
+        return f"{unknown}: name the run of your own by --own RUN."
+    if not result.learned:
+        return f"Your own head, {printable(result.own)}, has learned from none of these {one}s."
+    were = counted(result.learned, f"{one} was", f"{one}s were")
+    return (
+        f"Of the split test {were} left out: your own head, {printable(result.own)}, has learned from them. Was it"
+        " fitted on another split?"
+    )
 
 
 def merged_heads_text(result: MergedHeads) -> str:
@@ -1000,9 +1050,19 @@ def merged_heads_text(result: MergedHeads) -> str:
             answer,
             table(columns, rows),
             "Nothing was chosen by these answers: all heads count alike. A patient of two hospitals counts twice.",
+            *_unchecked_line(result),
             f"Next: featstore predict {shlex.quote(result.run)} IMAGES",
         ]
     )
+
+
+def _unchecked_line(result: MergedHeads) -> list[str]:
+    """Which hospitals did not look whether their own head has learned from their test patients."""
+    if not result.unchecked:
+        return []
+    where = ", ".join(map(printable, result.unchecked))
+    what = f"Not checked at {where}: whether its own head has learned from its test patients"
+    return [f"{what} (`featstore answers DATA --own RUN`)."]
 
 
 def _in_words(score: Score) -> str:
@@ -1172,9 +1232,10 @@ def _rows_lost(lost: LostRows) -> str:
     return f"those of {lost.shards} shards" if lost.rows is None else str(lost.rows)
 
 
-def _garbage_line(item: Garbage) -> str:
+def _garbage_line(item: Garbage, cache: str, width: int) -> str:
     rows = f": {item.rows} vectors go, {item.kept} stay" if item.rows else ""
-    return f"{printable(item.path)}{rows}"
+    path = printable(item.path.removeprefix(cache).removeprefix("/"))
+    return f"{_without_middle(path, width - len(rows) - len(INDENT))}{rows}"
 
 
 def _garbage_sentence(result: GarbageCollection) -> str:
@@ -1187,9 +1248,18 @@ def _listed(meaning: str, paths: Sequence[str]) -> str:
     return _more(f"{len(paths)} {meaning}:", [printable(path) for path in paths]) if paths else ""
 
 
+def _without_middle(path: str, columns: int) -> str:
+    """A path of at most so many columns, its ends kept: what it is of, and how the file begins to be called."""
+    columns = max(columns, SHORTEST_PATH)
+    if len(path) <= columns:
+        return path
+    end = (columns - len(CUT)) // 3
+    return f"{path[: columns - len(CUT) - end]}{CUT}{path[-end:]}"
+
+
 def _more(head: str, lines: Sequence[str]) -> str:
     more = [f"and {len(lines) - LISTED} more; --json lists all"] if len(lines) > LISTED else []
-    return "\n  ".join([head, *lines[:LISTED], *more])
+    return f"\n{INDENT}".join([head, *lines[:LISTED], *more])
 
 
 def _ages(entry: InventoryEntry) -> str:
