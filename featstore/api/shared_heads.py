@@ -215,15 +215,10 @@ def answers(
     Raises
     ------
     UsageError
-<<<<<<< HEAD
-        If networks or views are given, the heads do not belong together or are of other features, there is no split
-        ``test``, or the file is there.
-=======
-        If the heads do not belong together or are of other features, none is that of `own`, there is no split
-        ``test``, or the file is there.
+        If networks or views are given, the heads do not belong together or are of other features, none is that of
+        `own`, there is no split ``test``, or the file is there.
     AuditError
         If the own head has learned from all patients of the split ``test``.
->>>>>>> screens
     RunError
         If a file is no head, `own` does not tell what it has learned from, or the disk refuses.
     MissingFeaturesError
