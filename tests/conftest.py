@@ -69,6 +69,7 @@ TOGETHER = ("tests/backbones/", "tests/cli/", "tests/reporting/")
 """Folders whose tests share what is dear: TensorFlow and networks, servers of commands and an extracted data set."""
 NETWORKS = (
     "tests/extraction/test_finetune.py",
+    "tests/extraction/test_networks.py",
     "tests/fusion/test_head.py",
     "tests/fusion/test_networks.py",
     "tests/images/test_decode.py",
