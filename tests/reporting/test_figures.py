@@ -686,6 +686,19 @@ def test_the_diagram_adds_the_dimensions_up():
     assert "224 px → 512 numbers" in words(picture)
 
 
+def test_no_image_leads_to_what_no_network_computed():
+    picture = figures.fusion_diagram({"A": 512, "Theirs": 107}, "lda", ["covid"], tables=["Theirs"])
+    assert picture.alt.startswith(
+        "Each image goes through 1 frozen network, whose pooled vectors (A 512), beside what no network computed here"
+        " (Theirs 107) join to 619 numbers"
+    )
+    arrows = [
+        one.figure.axes[0].texts
+        for one in (picture, figures.fusion_diagram({"A": 512, "B": 107}, "lda", ["x"]))
+    ]
+    assert len(arrows[0]) == len(arrows[1]) - 1
+
+
 def test_at_decision_level_answers_are_joined_and_not_vectors():
     picture = figures.fusion_diagram(SEVEN, "vote", ["covid", "normal"], level="decision")
     assert "14,144" not in picture.alt + " ".join(words(picture))

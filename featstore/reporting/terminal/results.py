@@ -234,7 +234,7 @@ def _doubts(
     """Columns about when not to trust an answer, where the model tells."""
     columns: dict[str, Sequence[object]] = {}
     if any(p.prediction_set is not None for p in shown):
-        columns[f"set, {1 - (result.alpha or 0):.0%}"] = [result.set_text(p) for p in shown]
+        columns[f"set, {100 * (1 - (result.alpha or 0)):.0f} %"] = [result.set_text(p) for p in shown]
     return columns | (unlike if any(p.is_unlike for p in result.predictions) else {})
 
 
@@ -245,16 +245,17 @@ def _abstention_text(result: Predictions) -> str:
         lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
     else:
         told.append(
-            f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
-            " come as those of calibration did."
+            f"Set, {100 * (1 - result.alpha):.0f} %: of new patients of a class at least so many have it in their"
+            " set, if they come as those of calibration did."
         )
     if result.unlike is None:
         lacking.append("not which images are unlike any in training")
     else:
         who = "patients" if result.unlike.has_patients else "images"
         told.append(
-            f"Unlike training: farther from its images than {1 - result.unlike.share:.0%} of those of"
-            f" {result.unlike.patients} {who} left out; of usual images {result.unlike.share:.0%} are called so."
+            f"Unlike training: farther from its images than {100 * (1 - result.unlike.share):.0f} % of those of"
+            f" {result.unlike.patients} {who} left out; of usual images {100 * result.unlike.share:.0f} % are called"
+            " so."
         )
     if lacking:
         told.append(f"The run tells {', and '.join(lacking)}.")
@@ -1015,7 +1016,7 @@ def merged_heads_text(result: MergedHeads) -> str:
     against = (
         "no interval of a difference"
         if first.delta is None or first.interval is None
-        else f"difference {first.delta:+.3f} [{interval_text(first.interval, signed=True)}]"
+        else f"difference {first.delta:+z.3f} [{interval_text(first.interval, signed=True)}]"
     )
     noise = first.interval is not None and first.interval[0] <= 0 <= first.interval[1]
     columns = ["head", "AUC [95 %]", *(f"at {name}" for name in result.hospitals), "fitted on"]
