@@ -110,6 +110,20 @@ def partition(record: RunRecord) -> str:
             return ""
 
 
+def trained_on(record: RunRecord) -> str:
+    """How many of the images a model was fitted on."""
+    match record.outcome:
+        case Fusion() as fusion:
+            apart = [f"{size:,} of {name}" for name, size in fusion.sizes.items() if name != "train"]
+            return f"Fitted on {fusion.sizes['train']:,} of them (train), without the {' and '.join(apart)}."
+        case Comparison(own_split=True):
+            return "Fitted on the data set's own training images alone."
+        case Comparison():
+            return "In each fold fitted on what is not tested in it."
+        case _:
+            return ""
+
+
 def preprocessing(record: RunRecord) -> str:
     """How a file becomes the pixels at a network's door."""
     matrix = record.matrix

@@ -76,6 +76,14 @@ def test_a_card_says_whose_it_is(records):
     assert "vote_backbones: One logistic regression per backbone" in vote
 
 
+def test_training_data_are_those_that_the_model_was_fitted_on(records):
+    compare, vote = (model_card(record)[5].known for record in records)
+    sizes = records[1].outcome.sizes
+    assert sizes == {"train": 72, "test": 24}
+    assert vote[1] == "Fitted on 72 of them (train), without the 24 of test."
+    assert compare[1] == "In each fold fitted on what is not tested in it."
+
+
 def test_what_no_network_computed_is_not_called_a_network_and_has_no_pixels(records):
     """Imported vectors and covariates stand among the blocks of a matrix, with a side of 0 or 1 pixels."""
     run = records[1]

@@ -97,7 +97,7 @@ def model_card(record: RunRecord) -> tuple[Section, ...]:
         ),
         Section(
             "Training data",
-            (wording.data(record), wording.views(record)),
+            (*filter(None, [wording.data(record), wording.trained_on(record)]), wording.views(record)),
             ("How patients were chosen, when and where; who set the labels, and how.",),
         ),
         Section(
