@@ -973,9 +973,12 @@ def head_answers_text(result: HeadAnswers) -> str:
     """How each head does here, and what was written."""
     one = "patient" if result.has_patients else "image"
     known = {name: score for name, score in result.scores.items() if score.value is not None}
-    best = max(known, key=lambda name: known[name].value or 0.0, default=None)
+    highest = max((score.value or 0.0 for score in known.values()), default=None)
+    best = [name for name, score in known.items() if score.value == highest]
+    have = "has" if len(best) == 1 else "have"
     told = (
-        f"Of {len(result.heads)} heads {best} has the highest AUC here, {_in_words(known[best])}, on"
+        f"Of {len(result.heads)} heads {' and '.join(best)} {have} the highest AUC here,"
+        f" {_in_words(known[best[0]])}, on"
         if best
         else "No AUC without patients of every class:"
     )
