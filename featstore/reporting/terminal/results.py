@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
-from featstore.images.recipe import range_option, view_name
+from featstore.images.recipe import FILE_WINDOW, range_option, view_name
 from featstore.reporting.terminal.comparison import CUT, cut, operating_text
 from featstore.reporting.verdict import approximation_text, findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
@@ -797,6 +797,8 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
             "preprocess": e.preprocess,
             "precision": e.precision,
             "view": view_name(e.recipe, e.seed),
+            "range": _range_cell(e.value_range),
+            "decoder": e.decoder,
             "images": e.images,
             "shards": e.shards,
             "size": size(e.size),
@@ -809,7 +811,9 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
     networks = counted(len({(e.backbone, e.weights, e.precision) for e in entries}), "network")
     views = counted(len({(e.recipe, e.seed) for e in entries}), "view")
     total = size(sum(e.size for e in entries))
-    usual = {"preprocess": "official", "precision": "float32"}  # not said where everything is as usual
+    usual = {"preprocess": "official", "precision": "float32", "range": ""}  # not said where all is as usual
+    if len({e.decoder for e in entries}) == 1:
+        usual["decoder"] = entries[0].decoder
     kept = [name for name in rows[0] if any(row[name] != usual.get(name) for row in rows)]
     for fewer in ((), ("shards",), ("shards", "weights")):
         text = _columns({name: [row[name] for row in rows] for name in kept if name not in fewer})
@@ -817,6 +821,15 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
             break
     left = f" Without {' and '.join(fewer)}, which --json has." if fewer else ""
     return f"{networks}, {views} of up to {max(e.images for e in entries)} images, {total}.{left}\n\n{text}"
+
+
+def _range_cell(value_range: tuple[float, ...] | None) -> str:
+    """What is black and white: ``-1350,150`` as ``--range`` takes it, ``file``, or how many windows."""
+    if value_range is None:
+        return ""
+    if tuple(value_range) == FILE_WINDOW:
+        return "file"
+    return "3 windows" if len(value_range) > 2 else ",".join(f"{end:g}" for end in value_range)  # noqa: PLR2004
 
 
 def usage_text(sizes: Mapping[str, int]) -> str:
