@@ -15,7 +15,7 @@ import typer
 from featstore.errors import UsageError
 
 from . import options
-from .printing import columns, finish, print_json, print_result, print_text, say
+from .printing import columns, finish, print_json, print_result, print_screen, print_text, say
 
 # Export and import
 
@@ -148,7 +148,7 @@ def ls(by: By = "backbone", cache: options.Cache = None, json: options.Json = Fa
     if json:
         print_json([asdict(entry) for entry in entries])
     else:
-        print_text(inventory_text(entries, columns()))
+        print_screen(inventory_text(entries, columns()))
 
 
 @app.command("du", cls=options.GroupedCommand)

@@ -121,8 +121,8 @@ def duration(seconds: float) -> str:
 
 def short_weights(text: str) -> str:
     """Weights of a network as a feature key has them, with the first digits of their digest alone."""
-    kind, colon, found = text.partition("sha256:")
-    return f"{kind}{colon}{found[:SHORT]}…" if colon else text
+    digest = re.search(r"[0-9a-f]{64}$", text)
+    return text if digest is None else f"{text[: digest.start()]}{digest[0][:SHORT]}…"
 
 
 def printable(text: str) -> str:
@@ -298,7 +298,7 @@ def text_cell(text: str, small: str = "") -> Cell:
 
 def interval_text(interval: Sequence[float], digits: int = 3, *, signed: bool = False) -> str:
     """An interval in words, where a comma or a dash could be taken for a sign: ``-0.010 to +0.050``."""
-    form = f"{'+' if signed else ''},.{digits}f"
+    form = f"{'+' if signed else ''}z,.{digits}f"
     return " to ".join(format(end, form) for end in interval)
 
 
@@ -313,7 +313,7 @@ def number_cell(
     """A cell with a number and its interval; a dash where it is undefined, which sorts last."""
     if value is None:
         return Cell(DASH, "", float("-inf"))
-    form = f"{'+' if signed else ''},.{digits}f"
+    form = f"{'+' if signed else ''}z,.{digits}f"
     small = "" if interval is None else interval_text(interval, digits, signed=signed)
     return Cell(_minus(format(value, form)), _minus(small), value)
 

@@ -491,7 +491,7 @@ _ROWS = (
     Metric(
         "brier",
         "Brier",
-        "mean squared distance of the probability from the truth; 0 is best",
+        "mean squared difference of the probability and the outcome (0 or 1); 0 is best",
         "probability",
         _brier,
         "lower",
@@ -502,7 +502,8 @@ _ROWS = (
     Metric(
         "ece",
         "ECE",
-        "how far probabilities are from observed shares, over all images; 0 is best, never quite 0 by chance",
+        "expected calibration error: mean difference of predicted probability and observed proportion over bins; 0 is"
+        " best, never quite 0 by chance",
         "probability",
         _ece,
         "lower",
@@ -513,7 +514,7 @@ _ROWS = (
     Metric(
         "log_loss",
         "log-loss",
-        "punishes sure mistakes most; 0 is best",
+        "mean negative log-likelihood of the true class, which punishes sure mistakes most; 0 is best",
         "probability",
         _log_loss,
         "lower",

@@ -221,7 +221,7 @@ def unit(result: Comparison) -> str:
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:
-    return f"{delta:+.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]")
+    return f"{delta:+z.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]")
 
 
 def _p(value: float) -> str:
@@ -268,7 +268,7 @@ def drop_text(found: SiteResult | None) -> str:
         what = "a loss" if low > 0 else "a gain" if high < 0 else "which cannot be told from none"
     return (
         f"By {found.inside_folds} folds over patients of all sites {name} has an {label} of {one.inside:.3f}{within},"
-        f" at a site left out {one.outside:.3f}: a drop of {one.drop:+.3f} [{told}], {what}."
+        f" at a site left out {one.outside:.3f}: a drop of {one.drop:+z.3f} [{told}], {what}."
     )
 
 
@@ -731,7 +731,7 @@ def sets_text(result: Fusion, split: str) -> str:
     ]
     seen = f" On {split} the sets of {units(result)} hold the class of {', '.join(told)}." if told else ""
     return (
-        f"Prediction sets at {1 - rule.alpha:.0%}, calibrated on patients that the model was not fitted on"
+        f"Prediction sets at {100 * (1 - rule.alpha):.0f} %, calibrated on patients that the model was not fitted on"
         f" ({by}).{seen}"
         " The level holds over new patients of a class who come as those did, and for no other hospital."
     )
@@ -743,10 +743,10 @@ def unlike_text(result: Fusion, split: str) -> str:
         return ""
     who = "patients" if result.unlike.has_patients else "images"
     share = result.unlike.held_out.get(split)
-    seen = "" if share is None else f"; on {split} {share:.1%} of the images are"
+    seen = "" if share is None else f"; on {split} {100 * share:.1f} % of the images are"
     return (
         "An image is called unlike those of training where it is farther from them than"
-        f" {1 - result.unlike.share:.0%} of those of {result.unlike.patients} {who} left out{seen}."
+        f" {100 * (1 - result.unlike.share):.0f} % of those of {result.unlike.patients} {who} left out{seen}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from featstore import registry
 from featstore.evaluation.candidates import STRATEGIES
 from featstore.evaluation.metrics import PRIMARY
+from featstore.findings import counted
 from featstore.images.recipe import FILE_WINDOW, pairs, view_name
 from featstore.reporting import run_record, verdict
 from featstore.reporting.run_record import RunRecord, leader, subject
@@ -15,9 +16,11 @@ from featstore.reporting.verdict import sure
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.tables import counts, duration, short_weights
+from featstore.types import COVARIATES, IMPORTED_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from featstore.reporting.run_record import RunPredictions
 
@@ -107,10 +110,27 @@ def partition(record: RunRecord) -> str:
             return ""
 
 
+def trained_on(record: RunRecord) -> str:
+    """How many of the images a model was fitted on."""
+    match record.outcome:
+        case Fusion() as fusion:
+            apart = [f"{size:,} of {name}" for name, size in fusion.sizes.items() if name != "train"]
+            return f"Fitted on {fusion.sizes['train']:,} of them (train), without the {' and '.join(apart)}."
+        case Comparison(own_split=True):
+            return "Fitted on the data set's own training images alone."
+        case Comparison():
+            return "In each fold fitted on what is not tested in it."
+        case _:
+            return ""
+
+
 def preprocessing(record: RunRecord) -> str:
     """How a file becomes the pixels at a network's door."""
     matrix = record.matrix
     decoding, backbones = matrix["decoding"] or {}, matrix["backbones"]
+    backbones = [spec for spec in backbones if not is_table(spec)]
+    if not backbones:
+        return "No image was decoded here: the vectors come from another program."
     sides = sorted({spec["input_size"] for spec in backbones})
     how = {
         "official": "normalised as each network's authors do",
@@ -147,14 +167,34 @@ def views(record: RunRecord) -> str:
 
 
 def networks(record: RunRecord) -> str:
-    """The frozen networks and the length of their vectors."""
-    specs = record.matrix["backbones"]
+    """The frozen networks and the length of their vectors, and what no network computed here."""
+    specs = [spec for spec in record.matrix["backbones"] if not is_table(spec)]
     names = ", ".join(f"{spec['name']} ({spec['dimension']:,})" for spec in specs)
     total = sum(spec["dimension"] for spec in specs)
-    return (
+    pooled = (
         f"Global average pooling of {len(specs)} frozen {'network' if len(specs) == 1 else 'networks'}"
         f" ({names} values; together {total:,})."
     )
+    tables = [spec for spec in record.matrix["backbones"] if is_table(spec)]
+    return " ".join([*([pooled] if specs else []), *map(_table_text, tables)])
+
+
+def is_table(spec: Mapping[str, Any]) -> bool:
+    """Whether a block holds what no network computed here: covariates, or vectors of another program."""
+    return str(spec["weights"]).startswith(IMPORTED_PREFIX)
+
+
+def _table_text(spec: Mapping[str, Any]) -> str:
+    if spec["name"] == COVARIATES:
+        return f"Covariates of the table enter as {counted(spec['dimension'], 'value')}."
+    return f"{spec['name']}: {spec['dimension']:,} values that another program computed, imported."
+
+
+def predictors(record: RunRecord) -> str:
+    """Whether anything beside vectors of images enters."""
+    if any(spec["name"] == COVARIATES for spec in record.matrix["backbones"]):
+        return "The vectors and the covariates are the only predictors."
+    return "The vectors are the only predictors; no clinical variable enters."
 
 
 def strategy(record: RunRecord) -> str:
@@ -177,10 +217,9 @@ def strategy(record: RunRecord) -> str:
 
 def weights(record: RunRecord) -> str:
     """Where the weights of the networks come from."""
-    found = "; ".join(
-        f"{spec['name']} {short_weights(spec['weights'])}" for spec in record.matrix["backbones"]
-    )
-    return f"The networks are frozen, with weights {found}."
+    specs = [spec for spec in record.matrix["backbones"] if not is_table(spec)]
+    found = "; ".join(f"{spec['name']} {short_weights(spec['weights'])}" for spec in specs)
+    return f"The networks are frozen, with weights {found}." if specs else "No network was used here."
 
 
 def operating(record: RunRecord) -> str:

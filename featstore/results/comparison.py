@@ -877,10 +877,10 @@ class Comparison(Result, frozen=True, kw_only=True, eq=False):
         if asked is None:
             return about
         low, high = asked.decisive.interval or (None, None)
-        interval = "no interval" if low is None else f"{low:+.3f} to {high:+.3f}"
+        interval = "no interval" if low is None else f"{low:+z.3f} to {high:+z.3f}"
         return (
             f"{asked.verdict.replace('_', ' ')}: {asked.primary} less {asked.against},"
-            f" {asked.metric.upper()} {asked.decisive.delta:+.3f} [{interval}]; {about}"
+            f" {asked.metric.upper()} {asked.decisive.delta:+z.3f} [{interval}]; {about}"
         )
 
     def table(self) -> list[dict[str, Any]]:

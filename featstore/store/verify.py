@@ -422,6 +422,8 @@ class InventoryEntry:
         Files, and their bytes.
     oldest, newest
         When the first and the last of its shards were written, ISO 8601, UTC. Compacted rows are new rows.
+    value_range
+        Values that are black and white, as `featstore.types.Decoding.value_range`; None where none were named.
     """
 
     backbone: str
@@ -436,6 +438,7 @@ class InventoryEntry:
     size: int
     oldest: str
     newest: str
+    value_range: tuple[float, ...] | None = None
 
 
 ORDERS: dict[str, Callable[[InventoryEntry], Any]] = {
@@ -534,6 +537,7 @@ def _entry(store: Store, key: FeatureKey) -> InventoryEntry:
         sum(stat.st_size for stat in stats),
         _moment(min(written, default=0)),
         _moment(max(written, default=0)),
+        key.decoding.value_range,
     )
 
 

@@ -376,7 +376,7 @@ def test_report_card_and_screen_say_level_numbers_and_coverage(world):
     phrase = f"ill {said.covered:.3f} [{said.interval[0]:.3f} to {said.interval[1]:.3f}]"
     record, without = read_records([world.folder / "patients", world.folder / "images"])
     (shown,) = [one for one in shown_tables(record) if one.title.startswith("When not to answer")]
-    assert shown.title == "When not to answer: prediction sets at 80%, test"
+    assert shown.title == "When not to answer: prediction sets at 80 %, test"
     assert [row[0].text for row in shown.rows] == [
         "ill, patients",
         "well, patients",
@@ -386,10 +386,11 @@ def test_report_card_and_screen_say_level_numbers_and_coverage(world):
     card = " ".join(text for section in model_card(record) for text in section.known)
     for text in (shown.note, card, " ".join(fusion_text(world.fusion).split())):
         assert (
-            "sets at 80%, calibrated on patients that the model was not fitted on (7 ill and 8 well)." in text
+            "sets at 80 %, calibrated on patients that the model was not fitted on (7 ill and 8 well)."
+            in text
         )
         assert phrase in text
-        assert "farther from them than 95% of those of 45 patients left out" in text
+        assert "farther from them than 95 % of those of 45 patients left out" in text
     other = " ".join(text for section in model_card(without) for text in section.known)
     assert "keeps no prediction sets, so that featstore predict always answers one class" in other
     assert "--abstain 0.2" in command(record)

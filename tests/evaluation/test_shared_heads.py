@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commandline import featstore as command
 from fakes import GridBackbone, spec, write_images
+from msgspec import structs
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -19,6 +20,7 @@ from featstore.extraction import pipeline
 from featstore.extraction.plan import image_blocks, plan
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
+from featstore.reporting.terminal.results import head_answers_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -419,6 +421,13 @@ def test_a_run_that_none_of_the_heads_is_of_is_refused(two, tmp_path):
     page["own"] = "nobody"
     with pytest.raises(RunError, match="own head is none of its heads"):
         parse_answers(page, tmp_path / "x.json")
+
+
+def test_of_heads_that_do_alike_none_is_called_the_best(two):
+    told = two.told[0]
+    score = told.scores["north"]
+    text = " ".join(head_answers_text(structs.replace(told, scores={"north": score, "south": score})).split())
+    assert text.startswith("Of 2 heads north and south have the highest AUC here, ")
 
 
 def test_screens_say_whether_the_own_head_was_looked_at(two, tmp_path):

@@ -1,6 +1,9 @@
 """Checklists and card: the sources' own numbers, and nothing that a run cannot know."""
 
+from dataclasses import replace
+
 import pytest
+from msgspec import structs
 
 from featstore.reporting.page.model_card import (
     CLAIM,
@@ -10,6 +13,7 @@ from featstore.reporting.page.model_card import (
     fill_checklists,
     model_card,
 )
+from featstore.reporting.page.tables import keys_table
 from featstore.reporting.run_record import read_records
 
 TRIPOD_ITEMS = (
@@ -70,3 +74,41 @@ def test_a_card_says_whose_it_is(records):
     compare, vote = (" ".join(model_card(record)[0].known) for record in records)
     assert "A comparison keeps no model" in compare
     assert "vote_backbones: One logistic regression per backbone" in vote
+
+
+def test_training_data_are_those_that_the_model_was_fitted_on(records):
+    compare, vote = (model_card(record)[5].known for record in records)
+    sizes = records[1].outcome.sizes
+    assert sizes == {"train": 72, "test": 24}
+    assert vote[1] == "Fitted on 72 of them (train), without the 24 of test."
+    assert compare[1] == "In each fold fitted on what is not tested in it."
+
+
+def test_what_no_network_computed_is_not_called_a_network_and_has_no_pixels(records):
+    """Imported vectors and covariates stand among the blocks of a matrix, with a side of 0 or 1 pixels."""
+    run = records[1]
+    network = run.matrix["backbones"][0]
+    tables = [
+        {**network, "name": name, "weights": f"foreign:{'8' * 64}", "input_size": side, "dimension": width}
+        for name, side, width in (("Theirs", 0, 107), ("covariates", 1, 3))
+    ]
+    blocks = [network, *({**one, "preprocess": "foreign"} for one in tables)]
+    mixed = replace(run, outcome=structs.replace(run.outcome, matrix={**run.matrix, "backbones": blocks}))
+    text = " ".join(" ".join(section.known) for section in model_card(mixed))
+    _, tripod = fill_checklists([mixed])
+    known = {item.number: " ".join(item.known) for item in tripod.items}
+    side = network["input_size"]
+    assert f"resized to squares of {side} pixels" in known["7"]
+    assert "foreign" not in text + known["7"]
+    assert "Global average pooling of 1 frozen network (" in text
+    assert "Theirs: 107 values that another program computed, imported." in known["9b"]
+    assert "Covariates of the table enter as 3 values." in known["9b"]
+    assert "no clinical variable" not in known["9b"]
+    assert (
+        "no clinical variable" in {i.number: " ".join(i.known) for i in fill_checklists([run])[1].items}["9b"]
+    )
+    assert [row[2].text for row in keys_table(mixed).rows[:: len(run.matrix["views"])]] == [
+        str(side),
+        "\N{EN DASH}",
+        "\N{EN DASH}",
+    ]

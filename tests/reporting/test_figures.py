@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import rcParams
+from matplotlib import rc_context, rcParams
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from sklearn.decomposition import PCA
@@ -35,7 +36,7 @@ from featstore.reporting.figures.curves import (
     sensitivity_at_fpr,
 )
 from featstore.reporting.figures.data import project
-from featstore.reporting.figures.style import INK, abbreviated, distinct, fitted, wide
+from featstore.reporting.figures.style import INK, STYLE, abbreviated, distinct, fitted, wide
 
 RNG = np.random.default_rng(5)
 SEVEN = {
@@ -204,6 +205,25 @@ def test_an_unknown_figure_is_an_attribute_error():
 def test_drawing_everything_twice_gives_the_same_bytes():
     first = [(p.inline(), p.alt) for p in gallery()]
     assert [(p.inline(), p.alt) for p in gallery.__wrapped__()] == first
+
+
+def test_a_figure_is_drawn_once_and_its_page_holds_what_hangs_around_it(monkeypatch):
+    """As large as matplotlib makes it with ``tight``, which draws everything a first time to find out."""
+    draws, draw = [], Figure.draw
+    monkeypatch.setattr(
+        Figure, "draw", lambda figure, renderer: draws.append(figure) or draw(figure, renderer)
+    )
+    pictures = gallery.__wrapped__()
+    for picture in pictures:
+        draws.clear()
+        words = picture.svg()
+        assert draws == [picture.figure], picture.name
+        buffer = io.StringIO()
+        with rc_context(STYLE):
+            picture.figure.savefig(buffer, format="svg", bbox_inches="tight")
+        sizes = [re.search(r'viewBox="([^"]+)"', text)[1] for text in (words, buffer.getvalue())]
+        mine, tight = (np.array(size.split(), float) for size in sizes)
+        np.testing.assert_allclose(mine, tight, atol=1e-3, err_msg=picture.name)
 
 
 def test_one_candidate_is_drawn_and_nobodys_global_style_touched():
@@ -664,6 +684,19 @@ def test_the_diagram_adds_the_dimensions_up():
     assert {"14,144", "512 numbers", "covid"} & set(words(picture)) >= {"14,144", "covid"}
     assert "join to 14,144 numbers" in picture.alt
     assert "224 px → 512 numbers" in words(picture)
+
+
+def test_no_image_leads_to_what_no_network_computed():
+    picture = figures.fusion_diagram({"A": 512, "Theirs": 107}, "lda", ["covid"], tables=["Theirs"])
+    assert picture.alt.startswith(
+        "Each image goes through 1 frozen network, whose pooled vectors (A 512), beside what no network computed here"
+        " (Theirs 107) join to 619 numbers"
+    )
+    arrows = [
+        one.figure.axes[0].texts
+        for one in (picture, figures.fusion_diagram({"A": 512, "B": 107}, "lda", ["x"]))
+    ]
+    assert len(arrows[0]) == len(arrows[1]) - 1
 
 
 def test_at_decision_level_answers_are_joined_and_not_vectors():

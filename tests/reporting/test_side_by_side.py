@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from featstore.reporting.page.tables import compare_runs
 from featstore.reporting.run_record import read_records
+from featstore.tables import interval_text, number_cell
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +23,19 @@ def test_two_fits_are_paired_on_their_common_test_images(records):
     (row,) = found.table.rows
     one, two = vote.predictions["test"], head.predictions["test"]
     assert one.ids == two.ids, "one hold-out"
-    assert row[1].key == len(one.ids)
+    assert row[4].key == len(one.ids)
     for cell, answers in ((row[2], one), (row[3], two)):
         assert cell.key == pytest.approx(roc_auc_score(answers.y, answers.proba[:, 1]))
-    assert row[4].key == pytest.approx(row[3].key - row[2].key)
-    low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in row[4].small.split(" to "))
-    assert low <= row[4].key <= high
+    assert row[1].key == pytest.approx(row[3].key - row[2].key)
+    low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in row[1].small.split(" to "))
+    assert low <= row[1].key <= high
 
 
 def test_a_fit_and_a_comparison_are_paired_on_the_images_of_the_fit(records):
     vote, _, compare = records
     found = compare_runs([vote, compare])
     (row,) = found.table.rows
-    assert row[1].key == len(vote.predictions["test"].ids)
+    assert row[4].key == len(vote.predictions["test"].ids)
     leader = compare.predictions[compare.shown]
     place = {image: at for at, image in enumerate(leader.ids)}
     rows = np.array([place[image] for image in vote.predictions["test"].ids])
@@ -71,6 +72,20 @@ def test_chance_is_called_chance(records):
     (sentence,) = compare_runs([vote, same]).sentences
     assert "0.000" in sentence
     assert "that may be chance" in sentence
+
+
+def test_a_difference_that_may_be_chance_has_the_sign_of_its_interval(records):
+    vote, head, _ = records
+    found = compare_runs([vote, head])
+    (sentence,), (row,) = found.sentences, found.table.rows
+    difference = f"is {row[1].text} (95 % interval {row[1].small}); that may be chance."
+    assert sentence.endswith(difference)
+
+
+def test_a_difference_of_nothing_has_no_minus():
+    assert number_cell(-0.0001, (-0.0004, 0.0004), signed=True).text == "+0.000"
+    assert interval_text((-0.0004, 0.0006), signed=True) == "+0.000 to +0.001"
+    assert interval_text((-0.0006, 0.0)) == "-0.001 to 0.000"
 
 
 def test_of_two_runs_of_one_auc_none_is_called_higher(records):

@@ -1,6 +1,7 @@
 """Screens of the smaller commands: nothing wider than a terminal of 80 columns, and nothing lost for that."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -153,6 +154,31 @@ def test_a_store_with_vectors_of_other_programs_is_listed_within_the_screen(prec
     assert {"view", "images", "size", "age"} <= set(text.split("\n")[2].split())
     assert "--json" in text
     assert "shards" in inventory_text(entries, 120).split("\n")[2]
+
+
+def test_rows_of_the_store_that_only_the_window_or_the_decoder_tells_apart_are_told_apart():
+    now = datetime.now(UTC).isoformat()
+    whole = InventoryEntry(
+        backbone="EfficientNetLite0", weights="sha256:" + "5" * 64, preprocess="official", precision="float32",
+        recipe="identity", seed=0, images=192, shards=1, size=995_600, decoder="pillow 13", oldest=now, newest=now,
+    )  # fmt: skip
+    lung = replace(whole, value_range=(-1350.0, 150.0))
+    three = replace(whole, value_range=(-1350.0, 150.0, -160.0, 240.0, -500.0, 1300.0))
+    head, *rows = inventory_text([whole, lung, three, replace(whole, value_range=(1.0, -1.0))], WIDTH).split(
+        "\n"
+    )[2:]
+    assert "range" in head
+    assert "decoder" not in head
+    assert [re.search(r"identity +(.*?) +192", row)[1] for row in rows] == [
+        "",
+        "-1350,150",
+        "3 windows",
+        "file",
+    ]
+    text = inventory_text([whole, replace(whole, decoder="pillow 12")], WIDTH)
+    assert "pillow 12" in text
+    assert "range" not in text
+    assert widest(text) <= WIDTH
 
 
 def test_what_a_cleanup_would_delete_fits_and_keeps_both_ends_of_a_path():

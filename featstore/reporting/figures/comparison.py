@@ -169,7 +169,7 @@ def _difference(one: Mapping[str, Any]) -> str:
     interval = one["interval"]
     bounds = f" [{interval_text(interval, signed=True)}]" if interval else " [no interval]"
     p = f"p = {one['p']:.3f}" if one["p"] >= 0.0005 else "p < 0.001"  # noqa: PLR2004
-    return f"{one['delta']:+.3f}{bounds}, {p}".replace("-", "\N{MINUS SIGN}")
+    return f"{one['delta']:+z.3f}{bounds}, {p}".replace("-", "\N{MINUS SIGN}")
 
 
 @style.drawing

@@ -491,7 +491,7 @@ def _reliability(
     images = sum(values[0]["images"])
     told = "; ".join(f"{printable(who)} {error_text(part, chance[who], unit)}" for who, part in _named(parts))
     by_chance = (
-        f" By chance: the ECE of a perfectly calibrated model on as many {unit}."
+        f" ECE: expected calibration error; by chance: that of a perfectly calibrated model on as many {unit}."
         if any(chance.values())
         else ""
     )
@@ -538,13 +538,13 @@ def _decisions(parts: Mapping[str, Mapping[str, Any]], name: str, title: str, un
         "Worth using only where above both grey lines; needs calibrated probabilities. Curves below the frame are"
         f" cut off.{_others_by_mean(parts)}\n{key}",
     )
-    told = "; ".join(f"{printable(who)} {_at(part, 'net_benefit'):+.3f}" for who, part in _named(parts))
+    told = "; ".join(f"{printable(who)} {_at(part, 'net_benefit'):+z.3f}" for who, part in _named(parts))
     everyone = _at(first, "treat_all")
     return style.Picture(
         name,
         title,
         f"Net benefit per {unit.removesuffix('s')} at a threshold of {TREAT:g}: {told}; treating everyone"
-        f" {everyone:+.3f}, no one 0.",
+        f" {everyone:+z.3f}, no one 0.",
         figure,
     )
 
@@ -567,7 +567,9 @@ def _risks(parts: Mapping[str, Mapping[str, Any]], name: str, title: str, unit: 
         xlabel=f"Coverage (share of {unit} answered, surest first)", ylabel="Error rate among the answered"
     )
     style.below(
-        axes, f"What is left of the curve would be left to a physician.{_others(parts, 'AURC')}\n{key}"
+        axes,
+        "AURC: area under this curve; 0 is best. What is left of the curve would be left to a physician."
+        f"{_others(parts, 'AURC')}\n{key}",
     )
     told = "; ".join(
         f"{printable(who)} AURC {part['aurc']:.3f}, {100 * part['risk'][-1]:.1f} % wrong when all are answered"

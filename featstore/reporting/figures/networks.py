@@ -11,7 +11,7 @@ from featstore.reporting.figures import style
 from featstore.tables import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -39,6 +39,7 @@ def fusion_diagram(
     classes: Sequence[str],
     *,
     inputs: Mapping[str, int] | None = None,
+    tables: Collection[str] = (),
     level: Literal["feature", "decision"] = "feature",
     name: str = "fusion",
     title: str = "From image to answer",
@@ -55,6 +56,8 @@ def fusion_diagram(
         Names of the answers.
     inputs
         By backbone: side of its input in pixels, where known.
+    tables
+        Of the blocks, those that no network computes from the image: covariates, and vectors of another program.
     level
         Whether vectors are joined (``feature``), or each backbone answers and answers are joined (``decision``); a
         strategy has it as its attribute `level`.
@@ -63,7 +66,7 @@ def fusion_diagram(
     """
     if not dimensions:
         return style.blank(name, title, "There is no backbone, so there is nothing to fuse.")
-    return _drawn(dimensions, head, classes, inputs or {}, level, name, title)
+    return _drawn(dimensions, head, classes, inputs or {}, tables, level, name, title)
 
 
 @style.drawing
@@ -72,6 +75,7 @@ def _drawn(
     head: str,
     classes: Sequence[str],
     inputs: Mapping[str, int],
+    tables: Collection[str],
     level: str,
     name: str,
     title: str,
@@ -85,8 +89,8 @@ def _drawn(
     axes.axis("off")
     middle = height / 2
     _box(axes, "image", middle, ["image"], style.GREY)
-    _backbones(axes, dimensions, inputs, height)
-    joint, alt = _joint(dimensions, level)
+    _backbones(axes, dimensions, inputs, tables, height)
+    joint, alt = _joint(dimensions, tables, level)
     _box(axes, "joint", middle, joint, style.PALETTE[1])
     _arrow(axes, (sum(COLUMNS["joint"]), middle), (COLUMNS["head"][0], middle))
     _box(axes, "head", middle, _lines(head, 0.94, 4), style.PALETTE[2])
@@ -99,29 +103,45 @@ def _drawn(
     )
 
 
-def _backbones(axes: Axes, dimensions: Mapping[str, int], inputs: Mapping[str, int], height: float) -> None:
-    """A box for each backbone, between the image and the place where all are joined."""
+def _backbones(
+    axes: Axes,
+    dimensions: Mapping[str, int],
+    inputs: Mapping[str, int],
+    tables: Collection[str],
+    height: float,
+) -> None:
+    """A box for each backbone, between the image and the place where all are joined; no image leads to a table."""
     left, right = COLUMNS["backbone"][0], sum(COLUMNS["backbone"])
     for at, (backbone, dimension) in enumerate(dimensions.items()):
         place, side = _place(at, len(dimensions), height), inputs.get(backbone)
         seen = f"{side} px → " if side else ""
         lines = [style.fitted(backbone, 1.5, SMALL), f"{seen}{dimension:,} numbers"]
-        _box(axes, "backbone", place, lines, style.PALETTE[0])
-        _arrow(axes, (sum(COLUMNS["image"]), height / 2), (left, place))
+        _box(axes, "backbone", place, lines, style.GREY if backbone in tables else style.PALETTE[0])
+        if backbone not in tables:
+            _arrow(axes, (sum(COLUMNS["image"]), height / 2), (left, place))
         _arrow(axes, (right, place), (COLUMNS["joint"][0], height / 2))
 
 
-def _joint(dimensions: Mapping[str, int], level: str) -> tuple[list[str], str]:
+def _joint(dimensions: Mapping[str, int], tables: Collection[str], level: str) -> tuple[list[str], str]:
     """What is joined, for the box and in a sentence."""
     count, total = len(dimensions), sum(dimensions.values())
-    parts = " + ".join(f"{printable(backbone)} {dimension:,}" for backbone, dimension in dimensions.items())
-    through = f"Each image goes through {count} frozen {'network' if count == 1 else 'networks'}"
+    parts, beside = (
+        " + ".join(
+            f"{printable(name)} {dimensions[name]:,}" for name in dimensions if (name in tables) is apart
+        )
+        for apart in (False, True)
+    )
+    networks = sum(name not in tables for name in dimensions)
+    through = f"Each image goes through {networks} frozen {'network' if networks == 1 else 'networks'}"
+    if not networks:
+        through, parts = "No network is asked", "none"
+    also = f", beside what no network computed here ({beside})" if beside else ""
     if level == "decision":
         return [
             "answers",
             f"of {count}",
-        ], f"{through}, each of which answers from its pooled vector ({parts})"
-    said = f"{through}, whose pooled vectors ({parts}) join to {total:,} numbers"
+        ], f"{through}, each of which answers from its pooled vector ({parts}){also}"
+    said = f"{through}, whose pooled vectors ({parts}){also} join to {total:,} numbers"
     return ["joined", f"{total:,}", "numbers"], said
 
 

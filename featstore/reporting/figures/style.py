@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     Draw = ParamSpec("Draw")
 
@@ -155,10 +156,25 @@ class Picture:
         buffer = io.BytesIO()
         with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
             warnings.filterwarnings("ignore", message=LETTERS, category=UserWarning)
+            extent = _svg_extent(self.figure) if kind == "svg" else "tight"
             self.figure.savefig(
-                buffer, format=kind, metadata=UNDATED[kind], bbox_inches="tight", dpi=dpi, facecolor=ground
+                buffer, format=kind, metadata=UNDATED[kind], bbox_inches=extent, dpi=dpi, facecolor=ground
             )
         return buffer.getvalue()
+
+
+def _svg_extent(figure: Figure) -> Bbox:
+    """Inches that a figure and what hangs around it take as SVG; to ask for ``tight`` would draw all of it twice."""
+    from matplotlib import rcParams
+    from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
+
+    before = figure.dpi
+    try:
+        figure.dpi = FigureCanvasSVG.fixed_dpi
+        renderer = RendererSVG(*figure.bbox.size, io.StringIO())  # type: ignore[no-untyped-call]
+        return figure.get_tightbbox(renderer).padded(rcParams["savefig.pad_inches"])
+    finally:
+        figure.dpi = before
 
 
 def drawing(function: Callable[Draw, Picture]) -> Callable[Draw, Picture]:

@@ -18,6 +18,7 @@ from featstore.images.augment import thumbnail
 from featstore.images.reading import read_pixels
 from featstore.matrix import FeatureMatrix, assemble
 from featstore.reporting import figures
+from featstore.reporting.wording import is_table
 from featstore.results.comparison import Comparison
 from featstore.results.fusion import Fusion
 from featstore.runs import data_digest, keys_of
@@ -567,6 +568,7 @@ def _diagram(record: RunRecord, strategy: str) -> Picture:
         strategy,
         [printable(name) for name in record.matrix["classes"]],
         inputs={spec["name"]: spec["input_size"] for spec in specs},
+        tables=[spec["name"] for spec in specs if is_table(spec)],
         level=registry.load(STRATEGIES, strategy).level,
     )
 

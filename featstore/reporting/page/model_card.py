@@ -97,7 +97,7 @@ def model_card(record: RunRecord) -> tuple[Section, ...]:
         ),
         Section(
             "Training data",
-            (wording.data(record), wording.views(record)),
+            (*filter(None, [wording.data(record), wording.trained_on(record)]), wording.views(record)),
             ("How patients were chosen, when and where; who set the labels, and how.",),
         ),
         Section(
@@ -229,7 +229,6 @@ _CODE = _say(
     "featstore is open source (Apache-2.0); the report's provenance has the command and every digest."
 )
 _LIMITS = _say(f"{PURPOSE} Tested on no data from outside the data set.")
-_PREDICTORS = _say("The vectors are the only predictors; no clinical variable enters.")
 
 CLAIM_ANSWERS: dict[str, Sequence[Answer]] = {
     "1": [_say("Transfer learning with frozen convolutional networks; their features are fused.")],
@@ -254,7 +253,7 @@ CLAIM_ANSWERS: dict[str, Sequence[Answer]] = {
 }
 TRIPOD_ANSWERS: dict[str, Sequence[Answer]] = {
     "7": [wording.preprocessing],
-    "9b": [wording.networks, _PREDICTORS],
+    "9b": [wording.networks, wording.predictors],
     "11": [_MISSING],
     "12a": [wording.partition, wording.disjoint],
     "12c": [wording.strategy, wording.views],

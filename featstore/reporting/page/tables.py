@@ -27,7 +27,7 @@ from featstore.reporting.verdict import (
     sites_text,
     unlike_text,
 )
-from featstore.reporting.wording import kept
+from featstore.reporting.wording import is_table, kept
 from featstore.results.comparison import (
     BackboneValue,
     CandidateResult,
@@ -87,7 +87,7 @@ def shown_tables(record: RunRecord) -> list[Table]:
             return [_cells(record.about), _phases(record.about)]
 
 
-EXPLAINED = {"explained": "it could", "apart": "above all", "cannot_tell": "cannot tell"}
+EXPLAINED = {"explained": "it could", "apart": "above all without lung", "cannot_tell": "cannot tell"}
 
 
 def controls_table(comparison: Comparison) -> Table | None:
@@ -322,7 +322,7 @@ def _abstention_table(record: RunRecord, fusion: Fusion) -> Table | None:
         for name, found in by_split.get(shown, {}).items()
     )
     return Table(
-        f"When not to answer: prediction sets at {1 - fusion.abstention.rule.alpha:.0%}, {shown}",
+        f"When not to answer: prediction sets at {100 * (1 - fusion.abstention.rule.alpha):.0f} %, {shown}",
         ("Class", "Patients", "Class in the set", "Not sure", "Neither"),
         rows,
         f"{sets_text(fusion, shown)} {unlike_text(fusion, shown)}".strip(),
@@ -421,7 +421,11 @@ def _definitions(record: RunRecord) -> Table:
             f"true positives among all {positive or 'of a class'}, true negatives among all others, {mean}",
             f"{bootstrap}; not narrower than Wilson 1927",
         ),
-        ("Brier, log-loss", f"distance of the probability from the truth, {mean}; 0 is best", bootstrap),
+        (
+            "Brier, log-loss",
+            f"mean squared difference of probability and outcome; mean negative log-likelihood; {mean}; 0 is best",
+            bootstrap,
+        ),
         (
             "Difference",
             f"AUC less AUC, {mean}, on the same {record.noun}",
@@ -433,7 +437,7 @@ def _definitions(record: RunRecord) -> Table:
             else []
         ),
         (
-            "Counts, curves, ECE",
+            "Counts, curves, ECE (expected calibration error)",
             f"all {record.noun} together, each tested once"
             + ("" if _own_split(record) else " (first repeat)"),
             f"bands: bootstrap of {whom} (500 resamples), each point alone",
@@ -760,7 +764,7 @@ def keys_table(record: RunRecord) -> Table | None:
                 (
                     text_cell(spec["name"], short_weights(spec["weights"])),
                     text_cell(view_name(view["recipe"], view["seed"])),
-                    count_cell(spec["input_size"]),
+                    number_cell(None) if is_table(spec) else count_cell(spec["input_size"]),
                     count_cell(spec["dimension"]),
                     text_cell(spec["preprocess"]),
                     text_cell(spec["precision"]),
@@ -956,15 +960,17 @@ def compare_runs(records: Sequence[RunRecord]) -> SideBySide | None:
         values, interval = _difference(y, groups, proba, _positive(one))
         rows.append(
             (
-                text_cell(f"{_who(one)} and {_who(two)}"),
-                count_cell(len(y)),
+                text_cell(
+                    f"{one.name} and {two.name}", " and ".join(dict.fromkeys((_model(one), _model(two))))
+                ),
+                number_cell(_minus(values), interval, signed=True),
                 number_cell(values[0]),
                 number_cell(values[1]),
-                number_cell(_minus(values), interval, signed=True),
+                count_cell(len(y)),
             )
         )
         sentences.append(_sentence(one, two, len(y), values, interval))
-    heads = ("Runs", "Images in common", f"{PRIMARY.upper()} of the first", "of the second", "Difference")
+    heads = ("Runs", "Difference", f"{PRIMARY.upper()} of the first", "of the second", "Images in common")
     note = (
         f"Images answered unseen by both, all together (a comparison's own table has means over folds); 95 % interval"
         f" from resampled {kept(scored[0])}, for each pair alone."
@@ -1037,12 +1043,14 @@ def _sentence(
             f"On the {images:,} images that both were tested on, {_who(two)} and {_who(one)} differ in AUC by 0.000"
             f" (95 % interval {interval_text(interval, signed=True)}); that may be chance."
         )
+    if low <= 0 <= high:
+        return (
+            f"On the {images:,} images that both were tested on, the AUC of {_who(two)} less that of {_who(one)} is"
+            f" {delta:+z.3f} (95 % interval {interval_text(interval, signed=True)}); that may be chance."
+        )
     word = "higher" if delta >= 0 else "lower"
     by = phrase(delta, (low, high)) if delta >= 0 else phrase(-delta, (-high, -low))
     told = f"On the {images:,} images that both were tested on, {_who(two)} has an AUC {by} {word}"
-    unclear = low <= 0 <= high
-    if unclear:
-        return f"{told} than {_who(one)}; that may be chance."
     return f"{told} than {_who(one)}; {_chosen_models(one, two) or 'that is more than chance would explain'}."
 
 
@@ -1059,8 +1067,12 @@ def _chosen_models(*records: RunRecord) -> str:
 
 
 def _who(record: RunRecord) -> str:
-    what = record.outcome.strategy if isinstance(record.outcome, Fusion) else record.shown
-    return f"{record.name} ({what})"
+    return f"{record.name} ({_model(record)})"
+
+
+def _model(record: RunRecord) -> str:
+    """The strategy of a fit, or the candidate of a comparison that is shown."""
+    return record.outcome.strategy if isinstance(record.outcome, Fusion) else str(record.shown)
 
 
 def _answers(record: RunRecord) -> RunPredictions:

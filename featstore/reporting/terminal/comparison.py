@@ -530,7 +530,7 @@ def backbone_value_text(result: BackboneValue) -> str:
             "-" if p.milliseconds is None else f"{p.milliseconds:.1f}",
             size(p.bytes),
             f"{p.alone:.3f}",
-            f"{p.shapley:+.3f}",
+            f"{p.shapley:+z.3f}",
             f"{p.caruana:.2f}",
             f"{p.log_me:.4f}",
             f"{p.h_score:.4f}",
@@ -848,7 +848,7 @@ def _differences(result: Comparison, reference: str | None) -> dict[str, str]:
 
 
 def _signed(delta: float, interval: tuple[float, float] | None) -> str:
-    return f"{delta:+.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else "")
+    return f"{delta:+z.3f}" + (f" [{interval_text(interval, signed=True)}]" if interval else "")
 
 
 def cut(name: str, columns: int) -> str:

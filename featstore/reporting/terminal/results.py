@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from featstore.evaluation.metrics import METRICS, PRIMARY
 from featstore.findings import counted, with_reasons
 from featstore.images.reading import REASONS
-from featstore.images.recipe import range_option, view_name
+from featstore.images.recipe import FILE_WINDOW, range_option, view_name
 from featstore.reporting.terminal.comparison import CUT, cut, operating_text
 from featstore.reporting.verdict import approximation_text, findings_text, pooled_text
 from featstore.tables import SHORT, WIDTH, counts, duration, interval_text, printable, size, table
@@ -234,7 +234,7 @@ def _doubts(
     """Columns about when not to trust an answer, where the model tells."""
     columns: dict[str, Sequence[object]] = {}
     if any(p.prediction_set is not None for p in shown):
-        columns[f"set, {1 - (result.alpha or 0):.0%}"] = [result.set_text(p) for p in shown]
+        columns[f"set, {100 * (1 - (result.alpha or 0)):.0f} %"] = [result.set_text(p) for p in shown]
     return columns | (unlike if any(p.is_unlike for p in result.predictions) else {})
 
 
@@ -245,16 +245,17 @@ def _abstention_text(result: Predictions) -> str:
         lacking.append("no prediction sets (featstore fuse --abstain 0.1)")
     else:
         told.append(
-            f"Set, {1 - result.alpha:.0%}: of new patients of a class at least so many have it in their set, if they"
-            " come as those of calibration did."
+            f"Set, {100 * (1 - result.alpha):.0f} %: of new patients of a class at least so many have it in their"
+            " set, if they come as those of calibration did."
         )
     if result.unlike is None:
         lacking.append("not which images are unlike any in training")
     else:
         who = "patients" if result.unlike.has_patients else "images"
         told.append(
-            f"Unlike training: farther from its images than {1 - result.unlike.share:.0%} of those of"
-            f" {result.unlike.patients} {who} left out; of usual images {result.unlike.share:.0%} are called so."
+            f"Unlike training: farther from its images than {100 * (1 - result.unlike.share):.0f} % of those of"
+            f" {result.unlike.patients} {who} left out; of usual images {100 * result.unlike.share:.0f} % are called"
+            " so."
         )
     if lacking:
         told.append(f"The run tells {', and '.join(lacking)}.")
@@ -796,6 +797,8 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
             "preprocess": e.preprocess,
             "precision": e.precision,
             "view": view_name(e.recipe, e.seed),
+            "range": _range_cell(e.value_range),
+            "decoder": e.decoder,
             "images": e.images,
             "shards": e.shards,
             "size": size(e.size),
@@ -808,7 +811,9 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
     networks = counted(len({(e.backbone, e.weights, e.precision) for e in entries}), "network")
     views = counted(len({(e.recipe, e.seed) for e in entries}), "view")
     total = size(sum(e.size for e in entries))
-    usual = {"preprocess": "official", "precision": "float32"}  # not said where everything is as usual
+    usual = {"preprocess": "official", "precision": "float32", "range": ""}  # not said where all is as usual
+    if len({e.decoder for e in entries}) == 1:
+        usual["decoder"] = entries[0].decoder
     kept = [name for name in rows[0] if any(row[name] != usual.get(name) for row in rows)]
     for fewer in ((), ("shards",), ("shards", "weights")):
         text = _columns({name: [row[name] for row in rows] for name in kept if name not in fewer})
@@ -816,6 +821,15 @@ def inventory_text(entries: Sequence[InventoryEntry], width: int = WIDTH) -> str
             break
     left = f" Without {' and '.join(fewer)}, which --json has." if fewer else ""
     return f"{networks}, {views} of up to {max(e.images for e in entries)} images, {total}.{left}\n\n{text}"
+
+
+def _range_cell(value_range: tuple[float, ...] | None) -> str:
+    """What is black and white: ``-1350,150`` as ``--range`` takes it, ``file``, or how many windows."""
+    if value_range is None:
+        return ""
+    if tuple(value_range) == FILE_WINDOW:
+        return "file"
+    return "3 windows" if len(value_range) > 2 else ",".join(f"{end:g}" for end in value_range)  # noqa: PLR2004
 
 
 def usage_text(sizes: Mapping[str, int]) -> str:
@@ -980,9 +994,12 @@ def head_answers_text(result: HeadAnswers) -> str:
     """How each head does here, and what was written."""
     one = "patient" if result.has_patients else "image"
     known = {name: score for name, score in result.scores.items() if score.value is not None}
-    best = max(known, key=lambda name: known[name].value or 0.0, default=None)
+    highest = max((score.value or 0.0 for score in known.values()), default=None)
+    best = [name for name, score in known.items() if score.value == highest]
+    have = "has" if len(best) == 1 else "have"
     told = (
-        f"Of {len(result.heads)} heads {best} has the highest AUC here, {_in_words(known[best])}, on"
+        f"Of {len(result.heads)} heads {' and '.join(best)} {have} the highest AUC here,"
+        f" {_in_words(known[best[0]])}, on"
         if best
         else "No AUC without patients of every class:"
     )
@@ -1023,7 +1040,7 @@ def merged_heads_text(result: MergedHeads) -> str:
     against = (
         "no interval of a difference"
         if first.delta is None or first.interval is None
-        else f"difference {first.delta:+.3f} [{interval_text(first.interval, signed=True)}]"
+        else f"difference {first.delta:+z.3f} [{interval_text(first.interval, signed=True)}]"
     )
     noise = first.interval is not None and first.interval[0] <= 0 <= first.interval[1]
     columns = ["head", "AUC [95 %]", *(f"at {name}" for name in result.hospitals), "fitted on"]
