@@ -22,6 +22,7 @@ EXCEPTIONS = {
             "featstore.evaluation.crossval:_refuse_harmonising",
             "featstore.evaluation.candidates:require_memory",
             "featstore.splits:site_folds",
+            "featstore.splits:_require_ranked",
             "featstore.splits:patient_folds",
             "featstore.api.compare:_with_covariates",
             "featstore.evaluation.findings:_chosen_at_edge",
