@@ -156,6 +156,8 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         return ""
     if asked.detectable is None:
         return f"A class has too few {unit} for any interval: nothing can be concluded."
+    if asked.detectable >= 1:
+        return f"These {asked.patients:,} {unit} tell no difference, however large (80 % power)."
     least = f"{asked.detectable:.3f}"
     could = f"These {asked.patients:,} {unit} tell a true difference from about {least} on (80 % power)"
     margin = f"one of {asked.margin:g} would need"
@@ -273,6 +275,11 @@ def sites_text(found: SiteResult) -> str:
     parts = [f"Intervals are over patients: they speak of {whom}, not of the next one."]
     if unranked:
         parts.append(f"Without an {PRIMARY.upper()}, since a class is missing there: {unranked}.")
+    if lone := sum(
+        one.scores[PRIMARY].value is not None and min(filter(None, one.classes.values())) == 1
+        for one in found.sites
+    ):
+        parts.append(f"With a single patient of a class, and of the same weight in the mean: {lone}.")
     if found.shown.outside_pooled is not None and count > 1:
         parts.append(f"All sites ranked together: {found.shown.outside_pooled:.3f}.")
     if found.never_left_out:
