@@ -435,6 +435,14 @@ def test_labels_of_the_site_left_out_move_nothing_and_other_test_images_nothing_
     assert np.array_equal(found[:, keep], by_site(matrix, (train, test)).features[:, keep])
 
 
+def test_a_site_of_a_few_images_is_named_where_each_has_its_own_mean_and_deviation(hospitals, left_out):
+    """A single image less its own mean is a vector of zeros, and was answered without a word."""
+    result = compare(hospitals, folds="site", harmonise="per-site")
+    said = " ".join(comparison_text(result).split())
+    assert "rest on fewer than 10 images at west: believe no answer there." in said
+    assert "fewer than 10 images" not in " ".join(comparison_text(left_out[0]).split())
+
+
 @pytest.mark.slow
 def test_harmonised_sites_are_ranked_together_better_and_it_is_said_and_planned(
     hospitals, left_out, tmp_path
