@@ -301,13 +301,13 @@ def harmonised_text(result: Comparison) -> str:
     """What was done about features that differ between sites; empty where nothing was."""
     if result.protocol.harmonise == "none":
         return ""
-    few = [] if result.sites is None else [one for one in result.sites.sites if one.images < A_BATCH]
-    told = (
-        ""
-        if not few
-        else f" Its own mean and deviation rest on fewer than {A_BATCH} images at {', '.join(one.site for one in few)}:"
-        " believe no answer there."
-    )
+    few = [] if result.sites is None else [one.site for one in result.sites.sites if one.images < A_BATCH]
+    told = ""
+    if few:
+        told = (
+            f" Its own mean and deviation rest on fewer than {A_BATCH} images at {', '.join(few)}:"
+            " believe no answer there."
+        )
     return (
         "Harmonised: features by the mean and deviation of each site's own images, those of the site left out too,"
         " without their labels. It needs images of the new site first, and can make things worse: look at `featstore"
