@@ -154,6 +154,20 @@ CATALOGUE: dict[str, FindingKind] = {
         " become one.",
         "Format that column as text in the spreadsheet, and save the table again from the original.",
     ),
+    "FS117": FindingKind(
+        "site_spelling",
+        "warning",
+        "Names of sites differ in capitals, encoding and spaces alone, and were taken for one site (those that differ"
+        " in punctuation or zeros were not). Taken apart, a site would be learned from while it is left out.",
+        "Spell each site in one way; two sites of one name need names that differ.",
+    ),
+    "FS118": FindingKind(
+        "site_placeholder",
+        "warning",
+        "A site is called like a missing value (NA, nan, unknown, -): its images may be of any hospital, and were"
+        " taken to name none.",
+        "Fill in the site of these images; a site that is called so needs another name.",
+    ),
     # FS2xx, layouts and cells that may be meant otherwise
     "FS201": FindingKind(
         "folders_as_classes",

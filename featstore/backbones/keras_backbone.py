@@ -623,11 +623,13 @@ def _compile_maps(
         sound = tf.math.is_finite(tf.reduce_sum(images, axis=[1, 2, 3]))
         return maps, tf.where(sound[:, tf.newaxis], features, float("nan"))
 
-    return tf.function(  # type: ignore[no-any-return]
+    forward = tf.function(
         embed,
         input_signature=[tf.TensorSpec((batch_size, row.input_size, row.input_size, 3), tf.float32)],
         autograph=False,
     )
+    forward.get_concrete_function()  # traced when first called, a few networks make TensorFlow warn of retracing
+    return forward  # type: ignore[no-any-return]
 
 
 # TensorFlow's greeting: a dozen lines on stderr that no setting of TensorFlow 2.21 turns off.

@@ -181,6 +181,8 @@ def by_site(matrix: FeatureMatrix, split: Split) -> FeatureMatrix:
 STRATEGIES = "featstore.fusion.strategies"
 PROBE = "concat_logreg"
 """On a single backbone nothing is fused: one plain linear probe stands for it."""
+LIGHT = (PROBE, "nearest_centroid")
+"""Strategies that need little memory, to be offered where another does not fit."""
 MAX_EXHAUSTIVE = 8
 SEED = "random_state"
 """Parameter by which a strategy takes its training seed."""
@@ -654,12 +656,21 @@ def require_memory(
     small = sorted(need.strategy for need in needs if beside + need.bytes <= free)
     if processes > 1 and len(small) == len(needs):
         raise UsageError(cause, "Let one process work at a time: --jobs 1.")
-    views = " or views" if len(matrix.views) > 1 else ""
-    raw = ", leave out --harmonise" if harmonises else ""
-    fewer = f"ake fewer networks (--backbones A,B){views}{raw}, or free memory."
-    if small:
-        raise UsageError(cause, f"Take one that needs less ({', '.join(small[:8])}), or t{fewer}")
-    raise UsageError(cause, f"T{fewer}")
+    steps = []
+    if not small:
+        largest = next(one for one in candidates if one.strategy == most.strategy)
+        light = memory_needs(matrix, [replace(largest, strategy=name) for name in LIGHT], rounds)
+        small = [need.strategy for need in light if beside + need.bytes <= free]
+        steps += [f"take a strategy that needs less, such as {small[0]}"] if small else []
+    else:
+        steps.append(f"take one that needs less ({', '.join(small[:8])})")
+    if len(matrix.backbones) > 1:
+        steps.append("take fewer networks (--backbones A,B)")
+    if len(matrix.views) > 1:
+        steps.append("take fewer views (--seeds none)")
+    steps += ["leave out --harmonise"] if harmonises else []
+    text = ", or ".join([*steps, "free memory"])
+    raise UsageError(cause, f"{text[:1].upper()}{text[1:]}.")
 
 
 def forecast(

@@ -677,6 +677,13 @@ def _of_site(
     )
 
 
+def _has_lone_patient(design: EvaluationDesign, fold: int) -> bool:
+    """Whether a class has a single patient at a site: no resample tells how another would have moved its score."""
+    rows = design.splits[fold][1]
+    y, groups = design.y[rows], design.groups[rows]
+    return any(len(np.unique(groups[y == c])) == 1 for c in np.unique(y))
+
+
 def _primary(design: EvaluationDesign, rows: NDArray[np.intp], proba: Vector) -> float:
     return float(metrics.primary_score(design.y[rows], proba, np.ones((1, len(rows))), design.positive)[0])
 
@@ -708,6 +715,8 @@ def _drop(
             ),
             (outside.sample_size, inside.sample_size),
         )
+    if any(_has_lone_patient(design, at) for at in ranked):
+        interval = None
     return InsideOutside(
         candidate=outside.candidate.label,
         metric=metrics.PRIMARY,

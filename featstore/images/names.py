@@ -492,6 +492,53 @@ def spelling(name: str) -> str:
     return " ".join(_visible(unicodedata.normalize("NFKC", name)).casefold().split())
 
 
+def named_sites(counts: Mapping[str, int]) -> tuple[dict[str, str | None], list[Finding]]:
+    """What sites are called where their names are meant otherwise, and the findings that say so.
+
+    Parameters
+    ----------
+    counts
+        Images by name of a site.
+
+    Returns
+    -------
+    For each name that changes, that of the site: of spellings that differ in capitals, encoding and spaces alone the
+    one with the most images, and None for the usual marks of a missing value.
+    """
+    missing = {name: None for name in sorted(counts) if is_missing(name)}
+    together: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(counts.keys() - missing.keys()):
+        together[spelling(name)].append(name)
+    usual = {same[0]: max(same, key=lambda name: counts[name]) for same in together.values()}
+    merged = {name: usual[same[0]] for same in together.values() for name in same if name != usual[same[0]]}
+    found = []
+    if merged:
+        message = (
+            f"{counted(len(merged), 'name of a site was', 'names of sites were')} taken for another that differs in"
+            " capitals, encoding or spaces alone."
+        )
+        examples = tuple(f"{old!r} is taken for {new!r}" for old, new in sorted(merged.items()))
+        found.append(Finding("FS117", message, len(merged), examples))
+    if alike := spelt_alike(usual.values(), accents=True):
+        names = sum(map(len, alike))
+        message = (
+            f"{names} names of sites may be spellings of {len(alike)} (punctuation, zeros), and count apart."
+        )
+        examples = tuple(_spellings(same, counts) for same in alike)
+        found.append(Finding("FS117", message, names, examples, remedy=_SPELL_SITES))
+    if missing:
+        total = sum(counts[name] for name in missing)
+        message = (
+            f"{counted(total, 'image has', 'images have')} a site that is called like a missing value: none."
+        )
+        examples = tuple(f"{name!r}: {counted(counts[name], 'image')}" for name in missing)
+        found.append(Finding("FS118", message, total, examples))
+    return {**merged, **missing}, found
+
+
+_SPELL_SITES = "Spell each site in one way in the site column; else it is learned from while it is left out."
+
+
 def merged_groups(members: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Map each group that must be merged to the name of the merged one.
 

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,7 @@ from featstore.images.manifest import (
     page_id,
     read_contents,
 )
-from featstore.images.names import check_groups, check_labels, check_masks, merged_groups
+from featstore.images.names import check_groups, check_labels, check_masks, merged_groups, named_sites
 from featstore.images.other_kinds import other_kind_of
 from featstore.images.reading import REASONS
 from featstore.processes import map_ahead, track
@@ -212,6 +213,7 @@ def scan(
     if table is not None:
         listing, images = _labelled(listing, images, table)
     images, has_groups = _with_origins(images, site_tag, has_groups=listing.has_groups)
+    images, of_sites = _with_sites(images)
     records, copies = _once_by_id(images)
     records, copies, merged = _merge_groups(records, copies, has_groups=has_groups)
     return Manifest(
@@ -226,6 +228,7 @@ def scan(
             *check_labels(named := list(_pictures(entry for entry, _ in images))),
             *(check_groups(named, group_pattern) if has_groups else ()),
             *merged,
+            *of_sites,
         ),
         has_groups=has_groups,
         copies=tuple(copies),
@@ -289,6 +292,17 @@ def _with_origins(
         for entry, contents in images
     ]
     return found, has_groups or all(entry.group for entry, _ in found)
+
+
+def _with_sites(
+    images: Sequence[tuple[ListedFile, Contents]],
+) -> tuple[list[tuple[ListedFile, Contents]], list[Finding]]:
+    """Call each site by one name, so that it is not learned from where it is left out; and what was done."""
+    changed, found = named_sites(Counter(entry.site for entry, _ in images if entry.site))
+    return [
+        (replace(entry, site=changed[entry.site]) if entry.site in changed else entry, contents)
+        for entry, contents in images
+    ], found
 
 
 def _in_space(images: Sequence[tuple[ListedFile, Contents]]) -> list[tuple[ListedFile, Contents]]:

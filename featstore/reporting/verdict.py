@@ -160,6 +160,8 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         return ""
     if asked.detectable is None:
         return f"A class has too few {unit} for any interval: nothing can be concluded."
+    if asked.detectable >= 1:
+        return f"These {asked.patients:,} {unit} tell no difference, however large (80 % power)."
     least = f"{asked.detectable:.3f}"
     could = f"These {asked.patients:,} {unit} tell a true difference from about {least} on (80 % power)"
     if asked.detectable >= LARGEST_DIFFERENCE:
@@ -279,6 +281,11 @@ def sites_text(found: SiteResult) -> str:
     parts = [f"Intervals are over patients: they speak of {whom}, not of the next one."]
     if unranked:
         parts.append(f"Without an {PRIMARY.upper()}, since a class is missing there: {unranked}.")
+    if lone := sum(
+        one.scores[PRIMARY].value is not None and min(filter(None, one.classes.values())) == 1
+        for one in found.sites
+    ):
+        parts.append(f"With a single patient of a class, and of the same weight in the mean: {lone}.")
     if found.shown.outside_pooled is not None and count > 1:
         parts.append(f"All sites ranked together: {found.shown.outside_pooled:.3f}.")
     if found.never_left_out:
@@ -292,14 +299,25 @@ def sites_text(found: SiteResult) -> str:
     return " ".join(parts)
 
 
+A_BATCH = 10
+"""Images of a site below which its own mean and deviation are those of single images."""
+
+
 def harmonised_text(result: Comparison) -> str:
     """What was done about features that differ between sites; empty where nothing was."""
     if result.protocol.harmonise == "none":
         return ""
+    few = [] if result.sites is None else [one.site for one in result.sites.sites if one.images < A_BATCH]
+    told = ""
+    if few:
+        told = (
+            f" Its own mean and deviation rest on fewer than {A_BATCH} images at {', '.join(few)}:"
+            " believe no answer there."
+        )
     return (
         "Harmonised: features by the mean and deviation of each site's own images, those of the site left out too,"
         " without their labels. It needs images of the new site first, and can make things worse: look at `featstore"
-        " compare DATA --folds site` beside it."
+        f" compare DATA --folds site` beside it.{told}"
     )
 
 

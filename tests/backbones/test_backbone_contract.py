@@ -1,5 +1,6 @@
 """Every network of the catalogue holds the contract of `featstore.testing`, and what breaks it is named."""
 
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -228,3 +229,17 @@ def test_a_plugin_cannot_take_the_name_of_a_network_of_featstore(network):
     with pytest.raises(BackboneError, match="name of another"):
         catalog.names()
     assert catalog.row("Xception").loader == ""
+
+
+@pytest.mark.slow
+def test_maps_of_several_networks_one_after_another_warn_of_nothing():
+    """A notebook that explains six images, one call each, had TensorFlow's warnings of retracing."""
+    program = (
+        "import numpy as np\n"
+        "from featstore.backbones.loading import load_backbone\n"
+        "for _ in range(6):\n"
+        "    network = load_backbone('MobileNet025', 'random:1', 'official', 1).with_maps(np.ones((256, 1)))\n"
+        "    network.embed(np.zeros((1, 224, 224, 3), np.float32))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "retracing" not in told.stderr

@@ -176,6 +176,22 @@ def test_a_site_without_both_classes_is_scored_where_that_is_defined_and_said(le
     assert "they speak of these 3 sites, not of the next one" in said
 
 
+def test_nothing_is_concluded_where_a_site_has_a_single_patient_of_a_class(hospitals):
+    """It weighs as much as any other site, and no resample tells how its score moves: a loss was told."""
+    table, cache = hospitals
+    few = table.with_name("few.csv")
+    text = table.read_text()
+    for patient in ("p000", "p001"):  # one of each class
+        text = text.replace(f",{patient},north", f",{patient},tiny")
+    few.write_text(text)
+    result = compare((few, cache), folds="site")
+    assert result.sites.shown.drop is not None
+    assert result.sites.shown.interval is None
+    said = " ".join(comparison_text(result).split())
+    assert "[no interval], too few patients to tell." in said
+    assert "With a single patient of a class, and of the same weight in the mean: 1." in said
+
+
 def test_the_drop_is_what_five_folds_print_less_what_sites_left_out_have(hospitals, left_out):
     result, out = left_out
     inside = compare(hospitals, folds=5, repeats=1)
@@ -417,6 +433,14 @@ def test_labels_of_the_site_left_out_move_nothing_and_other_test_images_nothing_
     found = by_site(replace(matrix, features=other, y=matrix.y[::-1]), (train, test)).features
     keep = np.delete(np.arange(24), 20)
     assert np.array_equal(found[:, keep], by_site(matrix, (train, test)).features[:, keep])
+
+
+def test_a_site_of_a_few_images_is_named_where_each_has_its_own_mean_and_deviation(hospitals, left_out):
+    """A single image less its own mean is a vector of zeros, and was answered without a word."""
+    result = compare(hospitals, folds="site", harmonise="per-site")
+    said = " ".join(comparison_text(result).split())
+    assert "rest on fewer than 10 images at west: believe no answer there." in said
+    assert "fewer than 10 images" not in " ".join(comparison_text(left_out[0]).split())
 
 
 @pytest.mark.slow

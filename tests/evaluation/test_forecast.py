@@ -157,6 +157,19 @@ def test_what_does_not_fit_into_memory_is_refused_in_one_line_before_the_first_f
     need(matrix, ["soft_vote"], 2 * 10**9, monkeypatch)  # as the remedy says
 
 
+def test_of_one_network_a_lighter_strategy_is_the_remedy_and_it_fits(monkeypatch):
+    """Nobody can take fewer networks than one."""
+    matrix = wide(columns=(4096,))
+    with pytest.raises(UsageError) as caught:
+        need(matrix, ["ridge_loo"], 4 * 10**9, monkeypatch)
+    assert "such as concat_logreg, or free memory." in caught.value.remedy
+    assert "networks" not in caught.value.remedy
+    need(matrix, ["concat_logreg"], 4 * 10**9, monkeypatch)
+    with pytest.raises(UsageError) as caught:
+        need(matrix, ["ridge_loo"], 10**6, monkeypatch)
+    assert caught.value.remedy == "Free memory."
+
+
 def test_several_processes_need_several_times_as_much_and_one_is_the_remedy(monkeypatch):
     matrix = wide()
     needs = candidates.memory_needs(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from featstore.errors import ManifestError
 from featstore.images.manifest import ListedFile
@@ -290,3 +292,44 @@ def test_masks_in_class_folders_are_warned_of(write):
         for end in ("", "_mask")
     }
     assert named(scan(write(files)).findings)["masks_as_images"].count == 4
+
+
+# Sites
+
+
+def sites_of(tmp_path, *names):
+    """Sites of images as a scan tells them, and its findings by name."""
+    rows = ["path,label,group,site"]
+    for at, name in enumerate(names):
+        Image.fromarray(np.full((8, 8), at, np.uint8)).save(tmp_path / f"{at}.png")
+        rows.append(f"{at}.png,{'ab'[at % 2]},p{at},{name}")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    manifest = scan(tmp_path / "data.csv")
+    sites = {record.path.name: record.site for record in manifest.records}
+    return [sites[f"{at}.png"] for at in range(len(names))], named(manifest.findings)
+
+
+def test_spellings_of_a_site_are_one_site_so_that_it_can_be_left_out(tmp_path):
+    found, told = sites_of(tmp_path, "SIEMENS", "Siemens", "Siemens", "siemens ", "GE")
+    assert found == ["Siemens"] * 4 + ["GE"]
+    assert told["site_spelling"].count == 2
+    assert "Siemens" not in told["site_spelling"].message, "a message may leave the run folder"
+
+
+def test_sites_that_differ_in_zeros_or_punctuation_are_told_and_kept_apart(tmp_path):
+    found, told = sites_of(tmp_path, "site 1", "site 01", "site 2")
+    assert found == ["site 1", "site 01", "site 2"]
+    assert told["site_spelling"].count == 2
+    assert "count apart" in told["site_spelling"].message
+
+
+def test_a_site_that_is_called_like_a_missing_value_is_none(tmp_path):
+    found, told = sites_of(tmp_path, "North", "NA", "unknown", "-", "South")
+    assert found == ["North", None, None, None, "South"]
+    assert told["site_placeholder"].count == 3
+
+
+def test_sites_with_names_of_their_own_are_left_alone(tmp_path):
+    found, told = sites_of(tmp_path, "North", "South", "A", "B", "1", "2")
+    assert found == ["North", "South", "A", "B", "1", "2"]
+    assert not {"site_spelling", "site_placeholder"} & set(told)
