@@ -95,7 +95,9 @@ def test_where_noise_gives_no_number_none_is_promised(why, words):
 
 def test_no_difference_of_two_aucs_is_promised_that_cannot_be():
     (said,) = consequences(ask("cannot_tell", detectable=1.611, no_number="guessing"))
-    assert said.startswith("These 24 patients are too few to tell any difference in AUC (80 % power). No number")
+    assert said.startswith(
+        "These 24 patients are too few to tell any difference in AUC (80 % power). No number"
+    )
 
 
 @pytest.mark.parametrize("verdict", ["better", "equivalent", "worse"])
