@@ -482,14 +482,18 @@ def _head(document: Mapping[str, Any]) -> Head:
     ]
     if not keys or len({key.backbone.name for key in keys}) < len(keys):
         raise ValueError("its networks are none")
-    parts = {part: np.array(document["linear"][part], np.float64) for part in LINEAR}
-    linear = LinearModel(**parts)
+    linear = _linear(document["linear"])
     n_logits = 1 if len(classes) == 2 else len(classes)  # noqa: PLR2004
     if linear.coef.shape != (n_logits, sum(key.backbone.dimension for key in keys)):
         raise ValueError("its weights are not those of its networks and classes")
+    return Head(name, strategy, document["images"], linear, dict(document))
+
+
+def _linear(document: Mapping[str, Any]) -> LinearModel:
+    parts = {part: np.array(document[part], np.float64) for part in LINEAR}
     if not all((np.abs(part) <= LARGEST_WEIGHT).all() for part in parts.values()):
         raise ValueError("its weights are beyond all measure")
-    return Head(name, strategy, document["images"], linear, dict(document))
+    return LinearModel(**parts)
 
 
 def _answers(document: Mapping[str, Any]) -> SiteAnswers:
