@@ -726,10 +726,19 @@ def source(
     }
 
 
+MOST_VIEWS = 100_000
+"""Seeds that a range may name."""
+
+
 def _numbers(part: str, option: str, example: str) -> range:
     first, dash, last = part.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
         raise UsageError(
             f"{option} {part!r} is neither a number nor a range.", f"Write for instance {option} {example}."
         )
-    return range(int(first), int(last if dash else first) + 1)
+    found = range(int(first), int(last if dash else first) + 1)
+    if len(found[: MOST_VIEWS + 1]) > MOST_VIEWS:
+        raise UsageError(
+            f"{option} {part!r} are more than {MOST_VIEWS:,}.", f"Write for instance {option} {example}."
+        )
+    return found

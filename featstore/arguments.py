@@ -24,6 +24,17 @@ R = TypeVar("R")
 
 _SEVERAL = re.compile(r"\b(?:Sequence|Collection|Iterable)\[(int|float|str)( \| Path)?\]")
 _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
+MOST_SEED = 2**32 - 1
+BOUNDS = {
+    "seed": (0, MOST_SEED),
+    "fold_seed": (0, MOST_SEED),
+    "split_seed": (0, MOST_SEED),
+    "training_seeds": (1, 1000),
+    "repeats": (1, 1000),
+}
+"""What generators of random numbers take, and more than anybody waits for."""
+JOBS, JOBS_PER_CORE = 16, 4
+"""Processes that are never too many, and for each core."""
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,10 +67,34 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*arguments: P.args, **options: P.kwargs) -> R:
         refuse_unknown(function.__name__, options, names)
         given = [listed(positions.get(at, ""), value) for at, value in enumerate(arguments)]
+        for name, value in [*zip(positions.values(), arguments, strict=False), *options.items()]:
+            require_in_bounds(name, value)
         return function(*given, **{name: listed(name, value) for name, value in options.items()})
 
     checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
+
+
+def require_in_bounds(name: str, value: object) -> None:
+    """Refuse a seed that no generator takes, and more repeats or processes than can be meant.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of the range that `BOUNDS` has of its name.
+    """
+    if not isinstance(value, int):
+        return
+    low, high = BOUNDS.get(name, (value, value))
+    if name == "jobs":
+        from featstore.processes import available_cores
+
+        low, high = (-1 if value == -1 else 1), max(JOBS, JOBS_PER_CORE * available_cores())
+    if not low <= value <= high:
+        least = "-1 (one for each core), or 1" if name == "jobs" else str(low)
+        raise UsageError(
+            f"--{name.replace('_', '-')} {value} is out of range.", f"Give a whole number: {least} to {high}."
+        )
 
 
 def refuse_unknown(function: str, options: Iterable[str], names: Iterable[str]) -> None:

@@ -146,6 +146,32 @@ def test_one_item_stands_for_a_list_of_one(annotation, given, taken):
     assert public(function)(given, option=given) == (taken, taken)
 
 
+@pytest.mark.parametrize(
+    ("function", "option", "number"),
+    [
+        ("compare", "fold_seed", -1),
+        ("compare", "fold_seed", 10**20),
+        ("compare", "repeats", 0),
+        ("compare", "repeats", 10**8),
+        ("compare", "training_seeds", 0),
+        ("compare", "jobs", 0),
+        ("compare", "jobs", -2),
+        ("compare", "jobs", 99_999),
+        ("plan", "fold_seed", -1),
+        ("fuse", "split_seed", -1),
+        ("split", "seed", 10**20),
+        ("finetune", "seed", -1),
+        ("finetune", "split_seed", 2**32),
+    ],
+)
+def test_a_number_that_nobody_can_mean_is_refused_before_anything_is_read(function, option, number):
+    taken = {"plan": {"out": "p.json"}, "split": {"out": "s.csv"}}.get(function, {})
+    if function == "finetune":
+        taken = {"backbone": "EfficientNetLite0", "out": "run"}
+    with pytest.raises(featstore.UsageError, match=f"--{option.replace('_', '-')} {number} is out of range"):
+        getattr(featstore, function)("no-such-folder", **taken, **{option: number})
+
+
 def test_letters_are_no_seeds():
     with pytest.raises(TypeError, match=r"seeds='1-4' is text: give whole numbers"):
         featstore.load_matrix("data", seeds="1-4")

@@ -55,6 +55,8 @@ FEWEST, MOST_CLASSES, MOST_HEADS, MOST_PATIENTS = 2, 64, 100, 1_000_000
 LONGEST_NAME = 40
 LARGEST = 1e6
 """No logit of a head is larger."""
+LARGEST_WEIGHT = 1e30
+"""No weight, mean or scale of a head is larger."""
 LINEAR = ("coef", "intercept", "mean", "scale")
 IDENTITY_VIEW = asdict(IDENTITY)
 DIGITS = 6
@@ -272,6 +274,9 @@ def answers(
     y, numbers = _patients_of(matrix, rows)
     X = matrix.rows(rows, matrix.backbones, [0])
     logits = np.stack([_mean(head.linear.decision(X), numbers) for head in shared], axis=1).round(DIGITS)
+    for file, answered in zip(files, logits.transpose(1, 0, 2), strict=True):
+        if not (np.abs(answered) <= LARGEST).all():
+            raise RunError(f"{file} gives patients logits beyond all measure.", MADE_BY)
     order = np.lexsort((*logits.reshape(len(y), -1).T, y))
     page = {
         "format": ANSWERS,
@@ -557,12 +562,18 @@ def _head(document: Mapping[str, Any]) -> Head:
     ]
     if not keys or len({key.backbone.name for key in keys}) < len(keys):
         raise ValueError("its networks are none")
-    parts = {part: np.array(document["linear"][part], np.float64) for part in LINEAR}
-    linear = LinearModel(**parts)
+    linear = _linear(document["linear"])
     n_logits = 1 if len(classes) == 2 else len(classes)  # noqa: PLR2004
     if linear.coef.shape != (n_logits, sum(key.backbone.dimension for key in keys)):
         raise ValueError("its weights are not those of its networks and classes")
     return Head(name, strategy, document["images"], linear, dict(document))
+
+
+def _linear(document: Mapping[str, Any]) -> LinearModel:
+    parts = {part: np.array(document[part], np.float64) for part in LINEAR}
+    if not all((np.abs(part) <= LARGEST_WEIGHT).all() for part in parts.values()):
+        raise ValueError("its weights are beyond all measure")
+    return LinearModel(**parts)
 
 
 def _answers(document: Mapping[str, Any]) -> SiteAnswers:

@@ -136,6 +136,11 @@ def choose_one(option: str, wanted: str | None, there: Sequence[str], allowed: S
         return wanted
     have = ", ".join(there) or "none"
     what = "block of numbers" if option == "--features" else "column of image ids or paths"
+    if wanted is None and not there and option == "--features":
+        raise UsageError(
+            "The file has no block of numbers with fractions, so no features.",
+            "Write them as a table of float32, one row for each image.",
+        )
     if wanted is None and not there:
         raise UsageError(
             f"The file has no {what}, so its rows cannot be matched to images.",

@@ -141,6 +141,13 @@ def test_the_installed_command_leads_from_one_error_to_the_next_until_it_works(k
     assert {finding["code"] for finding in done.json["findings"]} >= {"FS207"}
 
 
+def test_a_range_of_seeds_is_bounded_before_it_is_counted_out():
+    assert options.parse_seeds("1-3,7") == [1, 2, 3, 7]
+    assert options.parse_seeds(str(10**30)) == [10**30]
+    with pytest.raises(UsageError, match="more than 100,000"):
+        options.parse_seeds(f"1-{10**30}")
+
+
 def test_a_command_to_be_typed_next_reads_the_data_in_the_same_way():
     reading = {
         "group_pattern": r"([nc]\d+)_",

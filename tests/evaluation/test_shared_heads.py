@@ -227,6 +227,13 @@ def test_answers_that_do_not_belong_together_are_refused_and_leave_no_run(two, t
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_head_whose_answers_no_file_can_hold_is_named(two, tmp_path):
+    loud = forged(two.heads[0], tmp_path, lambda page: page["linear"].update(intercept=[1e20]))
+    with pytest.raises(RunError, match=r"forged-.* gives patients logits beyond all measure"):
+        featstore.answers(two.tables[0], [loud, two.heads[1]], tmp_path / "x.json", cache=two.caches[0])
+    assert not (tmp_path / "x.json").exists()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -243,6 +250,8 @@ def test_answers_that_do_not_belong_together_are_refused_and_leave_no_run(two, t
         lambda page: page["linear"].update(coef=[[1.0]]),
         lambda page: page["linear"].update(coef="no"),
         lambda page: page["linear"].update(intercept=[1e999]),
+        lambda page: page["linear"].update(intercept=[-1e308]),
+        lambda page: page["linear"]["scale"].__setitem__(0, 1e308),
         lambda page: page["linear"].pop("scale"),
     ],
 )
