@@ -62,7 +62,9 @@ IDENTITY_VIEW = asdict(IDENTITY)
 DIGITS = 6
 """Of a logit in a file: more tell nothing of the patient, and something of the vector."""
 MADE_BY = "Let the hospital write it again: featstore share RUN --out NAME.json"
-ANSWERED_BY = "Let the hospital write it again: featstore answers DATA --heads A.json,B.json --out SITE.json"
+ANSWERED_BY = (
+    "Let the hospital write it again: featstore answers DATA --heads A.json,B.json --own RUN --out SITE.json"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -756,7 +758,8 @@ def _require_same_heads(files: Sequence[Path], sites: Sequence[SiteAnswers]) -> 
         if [head.document for head in site.heads] != first:
             raise UsageError(
                 f"{file} holds answers of other heads than {files[0]}, or in another order.",
-                "Let all hospitals run the same: `featstore answers DATA --heads A.json,B.json --out SITE.json`.",
+                "Let all hospitals run the same: `featstore answers DATA --heads A.json,B.json --own RUN --out"
+                " SITE.json`.",
             )
         for other, before in zip(files[:at], sites[:at], strict=True):
             if site.y.tolist() == before.y.tolist() and (site.logits == before.logits).all():

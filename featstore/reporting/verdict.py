@@ -160,8 +160,6 @@ def _power_text(asked: PrimaryQuestion, unit: str) -> str:
         return ""
     if asked.detectable is None:
         return f"A class has too few {unit} for any interval: nothing can be concluded."
-    if asked.detectable >= 1:
-        return f"These {asked.patients:,} {unit} tell no difference, however large (80 % power)."
     least = f"{asked.detectable:.3f}"
     could = f"These {asked.patients:,} {unit} tell a true difference from about {least} on (80 % power)"
     if asked.detectable >= LARGEST_DIFFERENCE:

@@ -81,11 +81,6 @@ def test_a_number_of_patients_has_two_digits_and_an_interval():
     )
 
 
-def test_no_difference_of_two_aucs_above_one_is_promised():
-    (said,) = consequences(ask("cannot_tell", detectable=3.734, no_number="guessing"))
-    assert said == "These 24 patients tell no difference, however large (80 % power)."
-
-
 @pytest.mark.parametrize(
     ("why", "words"),
     [

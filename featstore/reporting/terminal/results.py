@@ -982,10 +982,11 @@ def shared_text(result: SharedHead) -> str:
     what = f"weights of {result.strategy} on {', '.join(result.backbones)}"
     learned = counted(result.images, "image")
     written = f"Written: {printable(result.file)} ({size(result.size_bytes)}): the head {result.name}"
+    following = "featstore answers DATA --heads A.json,B.json --own RUN --out SITE.json"
     lines = [
         f"{written}, {what}, fitted on {learned}; no image, no name.",
         "Weights are made of patients' vectors: docs/from-sites.md says what they tell of them.",
-        "Next, at each hospital: featstore answers DATA --heads A.json,B.json --out SITE.json",
+        f"Next, at each hospital, RUN being that of its own head:\n{following}",
     ]
     return "\n\n".join(lines)
 
