@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
+from collections.abc import Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -52,9 +53,13 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         if re.search(r"(^|\| )str( \||$)", str(signature.parameters[name].annotation))
     }
     positions = dict(enumerate(signature.parameters))
+    kinds = {name: str(signature.parameters[name].annotation) for name in names}
 
     def listed(name: str, value: Any) -> Any:  # noqa: ANN401
+        value = _plain(value, several=name in several)
         if name not in several or name in whole:
+            if name in kinds:
+                _require_kind(name, kinds[name], value)
             return value
         match several[name][1]:
             case "int":
@@ -135,6 +140,69 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:  # noqa: ANN401
         default=False if kind in {"bool", bool} else None,
         annotation=kind,
     )
+
+
+def _plain(value: Any, *, several: bool) -> Any:  # noqa: ANN401
+    """Numbers and arrays of NumPy as Python's own, patterns as text; several of anything as a list."""
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    if isinstance(value, Mapping) and any(isinstance(one, Path) for one in value.values()):
+        return {key: str(one) if isinstance(one, Path) else one for key, one in value.items()}
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist() if several or not getattr(value, "ndim", 0) else value
+    if several and isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return list(value) if several and isinstance(value, Iterator) else value
+
+
+_PATHS = frozenset({"data", "folder", "run"})
+_NO_PATHS = (list, tuple, dict, set, bytes, int, float, type(None))
+_RESULTS = "featstore.results."
+
+
+def _require_kind(name: str, kind: str, value: object) -> None:
+    """Refuse a value of another kind than the signature's: the plain ones only, which are mixed up in notebooks.
+
+    Raises
+    ------
+    TypeError
+        If it is; the text says what to give.
+    """
+    one, *optional = kind.split(" | ")
+    if (
+        name in _PATHS
+        and "Path" in kind
+        and (
+            isinstance(value, _NO_PATHS)
+            or hasattr(value, "columns")
+            or type(value).__module__.startswith(_RESULTS)
+        )
+    ):
+        what = "nothing" if value is None else f"a {type(value).__name__}"
+        raise TypeError(f"{name} is {what}: give the path of a folder or of a file, such as {name}='place'.")
+    if value is None:
+        if not optional and one in {"int", "float", "str"}:
+            raise TypeError(f"{name}=None is nothing: leave it out, or give {_EXAMPLES[one].format(name)}.")
+        return
+    if isinstance(value, str) and _MAPPING.match(kind):
+        raise TypeError(f"{name}={value!r} is text: give a dict, such as {name}={{'NAME': 'VALUE'}}.")
+    if optional not in ([], ["None"]) or one not in _EXAMPLES:
+        return
+    right = {
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
+        "str": isinstance(value, (str, Path)),
+    }[one]
+    if not right:
+        raise TypeError(f"{name}={value!r} is of another kind: give {_EXAMPLES[one].format(name)}.")
+
+
+_EXAMPLES = {
+    "int": "a whole number, such as {0}=1",
+    "float": "a number, such as {0}=0.5",
+    "str": "a text, such as {0}='...'",
+}
+_MAPPING = re.compile(r"(Mapping|dict)\[[^|]*\]( \| None)?$")
 
 
 def _texts(value: Any) -> Any:  # noqa: ANN401

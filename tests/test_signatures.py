@@ -172,6 +172,56 @@ def test_a_number_that_nobody_can_mean_is_refused_before_anything_is_read(functi
         getattr(featstore, function)("no-such-folder", **taken, **{option: number})
 
 
+@pytest.mark.parametrize(
+    ("annotation", "given", "taken"),
+    [
+        ("Sequence[str]", np.array(["a", "b"]), ["a", "b"]),
+        ("Sequence[str] | None", (name for name in "ab"), ["a", "b"]),
+        ("Sequence[str]", {"b", "a"}, ["a", "b"]),
+        ("Sequence[int] | None", np.arange(2), [0, 1]),
+        ("int", np.int64(3), 3),
+        ("float", np.float32(0.5), 0.5),
+        ("str | None", re.compile("a+"), "a+"),
+        ("int | None", None, None),
+    ],
+)
+def test_what_a_notebook_has_at_hand_is_taken_as_pythons_own(annotation, given, taken):
+    def function(value):
+        return value
+
+    function.__annotations__["value"] = annotation
+    found = public(function)(value=given)
+    assert found == taken
+    assert type(found) is type(taken)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "says"),
+    [
+        ("int", "2", "value='2' is of another kind: give a whole number, such as value=1"),
+        ("int", 1.5, "give a whole number"),
+        ("int", True, "give a whole number"),
+        ("int", None, "value=None is nothing: leave it out"),
+        ("float", "0.01", "give a number, such as value=0.5"),
+        ("str | None", 1, "give a text"),
+        ("Mapping[str, str] | None", "group=group", "give a dict"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_what_to_give(annotation, given, says):
+    def function(value):
+        return value
+
+    function.__annotations__["value"] = annotation
+    with pytest.raises(TypeError, match=re.escape(says)):
+        public(function)(value=given)
+
+
+@pytest.mark.parametrize(("given", "kind"), [(None, "nothing"), (["a"], "a list"), (b"a", "a bytes")])
+def test_data_that_is_no_path_is_refused_with_what_to_give(given, kind):
+    with pytest.raises(TypeError, match=f"data is {kind}: give the path of a folder or of a file"):
+        featstore.compare(given)
+
+
 def test_letters_are_no_seeds():
     with pytest.raises(TypeError, match=r"seeds='1-4' is text: give whole numbers"):
         featstore.load_matrix("data", seeds="1-4")

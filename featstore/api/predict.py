@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
@@ -731,6 +732,24 @@ class _Search:
         return found
 
 
+def _paths_of(images: object) -> list[str | Path]:
+    """What was given, as a list of paths.
+
+    Raises
+    ------
+    TypeError
+        If something else is in it, such as an array of pixels.
+    """
+    one = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
+    given: list[Any] = [images] if one else list(cast("Iterable[Any]", images))
+    if odd := [each for each in given if not isinstance(each, str | os.PathLike)]:
+        kind = type(odd[0]).__name__
+        raise TypeError(
+            f"images holds a {kind}, which is no path: save pictures as files first, such as PNG."
+        )
+    return given
+
+
 def find_images(
     images: str | Path | Sequence[str | Path], classes: Sequence[str] = (), **reading: Unpack[ScanOptions]
 ) -> NewImages:
@@ -758,7 +777,7 @@ def find_images(
             "--labels is for images that are learned from, and these are new ones.",
             "Leave out --labels; known answers go into a CSV file with the columns path,label.",
         )
-    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    given = _paths_of(images)
     table = {name: reading.get(name) for name in TABLE_OPTIONS}
     search = _Search(reading.get("follow_links", False), table, classes)
     named: dict[Path, _Named] = {}
