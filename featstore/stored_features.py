@@ -236,7 +236,8 @@ def nothing_stored_error(
     held: StoredFeatures, asked: FeatureQuery, names: Collection[str] | None
 ) -> MissingFeaturesError:
     """Error for networks (all, where `names` is None) of which the store has nothing that was asked for."""
-    there = _there(held, asked, names)
+    found = _there(held, asked, names)
+    there = {way: counts for way, counts in found.items() if way.lost or way.flags or way.dropped} or found
     what = "features" if names is None else f"{', '.join(names)} features"
     if not there:
         return _never_stored_error(held, asked, names, what)
