@@ -241,7 +241,10 @@ def nothing_stored_error(
     what = "features" if names is None else f"{', '.join(names)} features"
     if not there:
         return _never_stored_error(held, asked, names, what)
-    ways = sorted(there, key=lambda way: (way.lost, -max(there[way].values()), str(way)))
+    ways = sorted(
+        there,
+        key=lambda way: (way.lost, -max(there[way].values()), len(way.flags + way.dropped), str(way)),
+    )
     listed = "; ".join(f"{_listed(held, there[way])} {way}" for way in ways[:GROUPS])
     cause = f"There are no {what} of these images in {held.store.root} as asked for. There are: {listed}."
     best = ways[0]
