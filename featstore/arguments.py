@@ -169,6 +169,8 @@ def _require_kind(name: str, kind: str, value: object) -> None:
         If it is; the text says what to give.
     """
     one, *optional = kind.split(" | ")
+    if value is None and optional[-1:] == ["None"]:
+        return
     if (
         name in _PATHS
         and "Path" in kind
@@ -181,7 +183,7 @@ def _require_kind(name: str, kind: str, value: object) -> None:
         what = "nothing" if value is None else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {what}: give the path of a folder or of a file, such as {name}='place'.")
     if value is None:
-        if not optional and one in {"int", "float", "str"}:
+        if kind in _EXAMPLES:
             raise TypeError(f"{name}=None is nothing: leave it out, or give {_EXAMPLES[one].format(name)}.")
         return
     if isinstance(value, str) and _MAPPING.match(kind):

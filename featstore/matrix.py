@@ -344,6 +344,12 @@ def _alike(
 
 def _unnamed(held: StoredFeatures, asked: FeatureQuery, last: ExtractionRequest | None) -> list[BackboneSpec]:
     """Specs by name: those of the last extraction as far as they are complete, else all that are."""
+    own = [spec for spec in held.specs if not spec.is_imported and held.specs[spec]]
+    said = asked.preprocess is not None or asked.precision is not None
+    if (
+        said and own and not any(asked.admits(spec) for spec in own)
+    ):  # imported vectors answer no such question
+        raise stored_features.nothing_stored_error(held, asked, None)
     remembered = {spec.name for spec in last.backbones} | {*asked.named} if last is not None else set()
     for names in (remembered, {spec.name for spec in held.specs}):
         ready = {spec.name for spec in held.specs if held.has_all(spec) and asked.admits(spec)}

@@ -236,11 +236,15 @@ def nothing_stored_error(
     held: StoredFeatures, asked: FeatureQuery, names: Collection[str] | None
 ) -> MissingFeaturesError:
     """Error for networks (all, where `names` is None) of which the store has nothing that was asked for."""
-    there = _there(held, asked, names)
+    found = _there(held, asked, names)
+    there = {way: counts for way, counts in found.items() if way.lost or way.flags or way.dropped} or found
     what = "features" if names is None else f"{', '.join(names)} features"
     if not there:
         return _never_stored_error(held, asked, names, what)
-    ways = sorted(there, key=lambda way: (way.lost, -max(there[way].values()), str(way)))
+    ways = sorted(
+        there,
+        key=lambda way: (way.lost, -max(there[way].values()), len(way.flags + way.dropped), str(way)),
+    )
     listed = "; ".join(f"{_listed(held, there[way])} {way}" for way in ways[:GROUPS])
     cause = f"There are no {what} of these images in {held.store.root} as asked for. There are: {listed}."
     best = ways[0]

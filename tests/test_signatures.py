@@ -183,14 +183,15 @@ def test_a_number_that_nobody_can_mean_is_refused_before_anything_is_read(functi
         ("float", np.float32(0.5), 0.5),
         ("str | None", re.compile("a+"), "a+"),
         ("int | None", None, None),
+        ("str | Path | None", None, None),
     ],
 )
 def test_what_a_notebook_has_at_hand_is_taken_as_pythons_own(annotation, given, taken):
-    def function(value):
-        return value
+    def function(data):
+        return data
 
-    function.__annotations__["value"] = annotation
-    found = public(function)(value=given)
+    function.__annotations__["data"] = annotation
+    found = public(function)(data=given)
     assert found == taken
     assert type(found) is type(taken)
 

@@ -223,6 +223,19 @@ def _type(command, data, monkeypatch):
         assert not end.code  # noqa: PT017
 
 
+@pytest.mark.parametrize("asked", [{"precision": "bfloat16"}, {"preprocess": "rescale"}])
+def test_imported_vectors_do_not_stand_for_networks_that_are_asked_for_otherwise(data, tmp_path, asked):
+    extract(data, "MobileNet", seeds=())
+    files = [record.id for record in scan(data).records]
+    np.savez(tmp_path / "v.npz", ids=files, features=np.random.default_rng(0).normal(size=(N, 3)))
+    featstore.import_features(data, tmp_path / "v.npz", "Theirs")
+    assert load_matrix(data).backbones == ("MobileNet", "Theirs")
+    with pytest.raises(MissingFeaturesError, match="MobileNet") as error:
+        load_matrix(data, **asked)
+    (name,) = asked
+    assert f"--{name}" in error.value.remedy
+
+
 def test_networks_are_taken_with_one_preprocessing_where_they_have_one_in_common(data):
     extract(data, "MobileNet", "ResNet50", seeds=())
     extract(data, "MobileNet", preprocess="rescale", seeds=())
