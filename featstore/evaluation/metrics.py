@@ -655,58 +655,26 @@ inte ingen terve terveet sehat tidak không khỏe سليم سليمة طبيع�
 健常 健常者 未感染 无病 無病 否定 wildtype wt nilm nevus naevus nevi naevi
 other others rest norm good ok intact undetected sham placebo vehicle
 """  # noqa: RUF001
-ABSENT = frozenset(ABSENT_WORDS.casefold().split())
+
+
+def _spelling(text: str) -> str:
+    """Small letters, without the accents that capitals often lack; a dotless i has the same capital as any."""
+    apart = unicodedata.normalize("NFKD", text.casefold()).replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+    return unicodedata.normalize("NFC", "".join(c for c in apart if not "\u0300" <= c <= "\u036f"))
+
+
+ABSENT = frozenset(_spelling(ABSENT_WORDS).split())
 """Words that name the absence of a finding, alone or as the first word of a name (``no finding``, ``non-covid``)."""
-MILD = frozenset(
-    [
-        "control",
-        "controls",
-        "benign",
-        "benigno",
-        "benigna",
-        "bénin",
-        "bénigne",
-        "gutartig",
-        "良性",
-        "nevus",
-        "naevus",
-        "nevi",
-        "naevi",
-        "other",
-        "others",
-        "rest",
-    ]
-)
+MILD_WORDS = """
+control controls benign benigno benigna bénin bénigne gutartig 良性 nevus naevus nevi naevi other others rest
+"""
+MILD = frozenset(_spelling(MILD_WORDS).split())
 """Beside a word for health these are the other class."""
-NEGATING = (
-    "not",
-    "non",
-    "no",
-    "un",
-    "without",
-    "kein",
-    "keine",
-    "keiner",
-    "nicht",
-    "ohne",
-    "sans",
-    "sin",
-    "senza",
-    "sem",
-    "niet",
-    "geen",
-    "ikke",
-    "inte",
-    "nie",
-    "bez",
-    "ne",
-    "не",
-    "без",
-    "未",
-    "非",
-    "无",
-    "無",
-)
+NEGATING_WORDS = """
+not non no un without kein keine keiner nicht ohne sans sin senza sem niet geen ikke inte nie bez ne
+не без 未 非 无 無
+"""
+NEGATING = tuple(_spelling(NEGATING_WORDS).split())
 FREE = ("free", "frei", "freie", "vrij")
 """Endings that deny what stands before them (``TB-free``, ``tumorfrei``)."""
 STEMS = ("normal", "kontroll", "正常", "健康", "阴性", "陰性", "정상")
@@ -720,7 +688,7 @@ COUNTERPARTS = (
     ),
     (
         frozenset(["n", "ne", "nu", "ni", "nie", "nem", "ei"]),
-        frozenset(["y", "j", "s", "o", "t", "d", "da", "ja", "tak", "igen", "kyllä", "sim"]),
+        frozenset(["y", "j", "s", "o", "t", "d", "da", "ja", "tak", "igen", "kylla", "sim"]),
     ),
 )
 """Short names that say "healthy" or "no" beside such a name alone: on their own they are too short to say so."""
@@ -833,7 +801,7 @@ def _negated(words: list[str], whole: str, theirs: str) -> str | None:
 
 
 def _words(name: str) -> list[str]:
-    """Words in lower case and numbers, apart at anything else and between capitals (``NoFinding``)."""
+    """Words as `_spelling` has them and numbers, apart at anything else and between capitals (``NoFinding``)."""
     text = unicodedata.normalize("NFC", name.strip())
     text = re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])", " ", text)
-    return re.findall(r"\d+|(?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u0e7f])+", text.casefold())
+    return re.findall(r"\d+|(?:[^\W\d_]|[\u0900-\u0dff\u0e00-\u0e7f])+", _spelling(text))

@@ -117,3 +117,12 @@ def test_any_two_names_have_one_positive_class_whichever_comes_first(one, other)
 def test_every_word_of_the_list_is_told_from_a_finding(word, finding):
     classes = tuple(sorted((word.upper(), finding)))
     assert classes[positive_class(classes).index] == finding
+
+
+@pytest.mark.parametrize(
+    ("absent", "finding"),
+    [("NEGATIF", "POSITIF"), ("SAGLIKLI", "HASTA"), ("saudavel", "doente"), ("ΥΓΙΗΣ", "ΑΣΘΕΝΗΣ")],
+)
+def test_capitals_and_plain_keyboards_leave_out_accents(absent, finding):
+    classes = tuple(sorted((absent, finding)))
+    assert classes[positive_class(classes).index] == finding
