@@ -37,7 +37,7 @@ from featstore.results.fusion import HeadAnswers, HeadScore, MergedHeads, Shared
 from featstore.splits import seen_or_same_group
 from featstore.store.store import default_cache
 from featstore.tables import printable
-from featstore.types import IDENTITY, FeatureKey, make_blocks
+from featstore.types import IDENTITY, IMPORTED_PREFIX, FeatureKey, make_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -141,6 +141,9 @@ def share(
         strategy=page["strategy"],
         backbones=tuple(spec["name"] for spec in page["backbones"]),
         images=page["images"],
+        imported=tuple(
+            spec["name"] for spec in page["backbones"] if spec["weights"].startswith(IMPORTED_PREFIX)
+        ),
     )
 
 

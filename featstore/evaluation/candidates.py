@@ -236,7 +236,7 @@ def make_candidates(
     Parameters
     ----------
     strategies
-        Names, or ``all``: those that answer about what is scored.
+        Names, and ``all`` for those that answer about what is scored.
     subsets
         Text as for ``--subsets``: ``singles`` (each backbone, and all together), ``all`` (every subset; of more than
         eight backbones ``singles,greedy``), ``greedy`` (singles, and a subset chosen in each fold), names joined by
@@ -253,11 +253,9 @@ def make_candidates(
     UsageError
         If a strategy is named that does not answer about what is scored.
     """
-    if strategies == "all":
-        strategies = [name for name in registry.names(STRATEGIES) if is_asked_so(name, pool)]
-    elif isinstance(strategies, str):
-        strategies = [strategies]
-    names = list(dict.fromkeys(strategies))
+    named = [strategies] if isinstance(strategies, str) else strategies
+    everyone = [name for name in registry.names(STRATEGIES) if is_asked_so(name, pool)]
+    names = list(dict.fromkeys(name for part in named for name in (everyone if part == "all" else [part])))
     require_asked_so(names, pool)
     wanted = _wanted(subsets)
     chosen = list(dict.fromkeys(part for want in wanted for part in _subsets(want, tuple(backbones))))

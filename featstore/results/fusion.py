@@ -866,6 +866,8 @@ class SharedHead(Result, frozen=True, kw_only=True):
         Networks whose vectors it weighs.
     images
         Number that it was fitted on.
+    imported
+        Those of `backbones` that were not computed by featstore, but imported.
     """
 
     file: str
@@ -874,6 +876,7 @@ class SharedHead(Result, frozen=True, kw_only=True):
     strategy: str
     backbones: tuple[str, ...]
     images: Count
+    imported: tuple[str, ...] = ()
 
     def headline(self) -> str:
         """What is in the file."""

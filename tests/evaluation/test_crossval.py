@@ -129,6 +129,7 @@ def test_the_line_up():
         named = {label.split(":")[0] for label in labels("all", "all", nets, pool)}
         assert named == {*nets, *everyone} - left_out
     assert len(labels("all", "all", nets)) == 3 + 4 * (len(everyone) - 2)
+    assert labels(["all", "knn"], "all", nets) == labels("all", "all", nets)
     assert labels(["concat_logreg"], [["C", "A"], ["B"]], nets) == ["B", "concat_logreg:A+C"]
     assert labels("all", "singles", ("A",)) == ["A"]
     assert labels(["concat_logreg"], "A,B+C", nets) == ["A", "concat_logreg:B+C"]

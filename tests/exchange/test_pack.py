@@ -18,6 +18,7 @@ from featstore.api.compare import compare
 from featstore.api.exchange import import_features
 from featstore.api.fuse import fuse
 from featstore.api.pack import pack, replay
+from featstore.api.shared_heads import share
 from featstore.errors import MissingFeaturesError, RefusedFileError, RunError, UnknownNameError, UsageError
 from featstore.exchange.pack import (
     ARRAYS,
@@ -33,7 +34,7 @@ from featstore.exchange.pack import (
 from featstore.image_facts import FACT_OF_BEFORE
 from featstore.images.reading import decoder_version
 from featstore.images.scan import scan
-from featstore.reporting.terminal.results import packed_text, replay_text
+from featstore.reporting.terminal.results import packed_text, replay_text, shared_text
 from featstore.store.store import Store
 from featstore.types import IDENTITY, Decoding, FeatureKey
 
@@ -96,7 +97,7 @@ def test_a_network_that_the_run_left_out_is_told_again(tmp_path):
 
 
 @pytest.mark.parametrize("beside", [[], ["Xception"]])
-def test_a_pack_of_imported_vectors_says_that_nobody_here_computed_them(tmp_path, beside):
+def test_a_pack_and_a_head_of_imported_vectors_say_that_nobody_here_computed_them(tmp_path, beside):
     data, cache = write_images(tmp_path / "data", 48), tmp_path / "cache"
     if beside:
         extract_with_fakes(data, cache)
@@ -108,7 +109,8 @@ def test_a_pack_of_imported_vectors_says_that_nobody_here_computed_them(tmp_path
     packed = pack(tmp_path / "run", data, tmp_path / "x.zip", cache=cache)
     again = replay(tmp_path / "x.zip")
     assert (packed.imported, again.imported, again.same) == (("Theirs",), ("Theirs",), True)
-    for told in (packed_text(packed), replay_text(again)):
+    head = share(tmp_path / "run", tmp_path / "head.json")
+    for told in (packed_text(packed), replay_text(again), shared_text(head)):
         assert "Theirs: not computed by featstore, but imported." in told
 
 

@@ -985,6 +985,7 @@ def shared_text(result: SharedHead) -> str:
     following = "featstore answers DATA --heads A.json,B.json --own RUN --out SITE.json"
     lines = [
         f"{written}, {what}, fitted on {learned}; no image, no name.",
+        *_not_computed_here(result.imported),
         "Weights are made of patients' vectors: docs/from-sites.md says what they tell of them.",
         f"Next, at each hospital, RUN being that of its own head:\n{following}",
     ]
