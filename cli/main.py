@@ -8,7 +8,7 @@ import sys
 import traceback
 from copy import copy
 from itertools import islice
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -148,37 +148,63 @@ def featstore(
 
 
 def main() -> None:
-    """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug."""
+    """Run the command line; an error is one line of cause and one of remedy, a traceback only with --debug.
+
+    A signal ends it with `InterruptionError`, also before the command and behind it. Once it is said how the command
+    has ended, no signal changes that.
+    """
     escape_unshowable()
-    processes.install_handlers()
     debug = DEBUG in sys.argv
-    plugins, words = plugins_apart([argument for argument in sys.argv[1:] if argument != DEBUG])
+    try:
+        processes.install_handlers()
+        code = _run([argument for argument in sys.argv[1:] if argument != DEBUG], debug=debug)
+        processes.settle(code)
+    except KeyboardInterrupt:
+        code = InterruptionError.exit_code
+        processes.settle(code)
+        _tell(InterruptionError(), debug=debug)
+    sys.exit(code)
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
+    """Run a command, tell what ends it, and return the exit code."""
+    plugins, words = plugins_apart(arguments)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Printable("featstore: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         with progress_bars(wanted="--json" not in words):
             app([*plugins, *words], prog_name="featstore")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code == InterruptionError.exit_code:  # typer heard the signal, and says nothing
+            raise KeyboardInterrupt from end
+        return code
     except FeatstoreError as error:
-        _fail(InterruptionError() if processes.was_requested() else error, debug=debug)
+        return _tell(InterruptionError() if processes.was_requested() else error, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(1)
+        return 1
     except OSError as error:
-        if error.filename is None or error.strerror is None:
-            _fail_unforeseen(error, debug=debug)
-        where = (
-            os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
-        )
-        shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
-        cause = f"The system refuses {shown}: {error.strerror}."
-        remedy = "Check this path, and whether you may read and write there."
-        _fail(InterruptionError() if processes.was_requested() else StoreError(cause, remedy), debug=debug)
+        return _tell_refused(error, debug=debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: no user should meet a bare traceback
-        _fail_unforeseen(error, debug=debug)
+        return _tell_unforeseen(error, debug=debug)
+    return 0
 
 
-def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
+def _tell_refused(error: OSError, *, debug: bool) -> int:
+    if error.filename is None or error.strerror is None:
+        return _tell_unforeseen(error, debug=debug)
+    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    shown = where if len(where) <= SHOWN else f"{where[:SHOWN]}…"
+    refused = StoreError(
+        f"The system refuses {shown}: {error.strerror}.",
+        "Check this path, and whether you may read and write there.",
+    )
+    return _tell(InterruptionError() if processes.was_requested() else refused, debug=debug)
+
+
+def _tell_unforeseen(error: Exception, *, debug: bool) -> int:
     cause = f"{type(error).__name__}: {error}".partition("\n")[0]
     plugin = registry.plugin_at_fault(error)
     remedy = (
@@ -186,10 +212,13 @@ def _fail_unforeseen(error: Exception, *, debug: bool) -> NoReturn:
         if plugin is None
         else f"Correct {plugin}, the plug-in whose code raised this; --debug shows the line."
     )
-    _fail(InterruptionError() if processes.was_requested() else FeatstoreError(cause, remedy), debug=debug)
+    return _tell(
+        InterruptionError() if processes.was_requested() else FeatstoreError(cause, remedy), debug=debug
+    )
 
 
-def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
+def _tell(error: FeatstoreError, *, debug: bool) -> int:
+    """Print an error, and return its exit code."""
     from featstore.tables import printable, printable_lines, wrapped_error
 
     if debug:
@@ -201,7 +230,7 @@ def _fail(error: FeatstoreError, *, debug: bool) -> NoReturn:
     else:
         text = f"{wrapped_error(cause, width, lead)}\n{wrapped_error(remedy, width, ' ' * len(lead))}"
     typer.echo(text, err=True)
-    sys.exit(error.exit_code)
+    return error.exit_code
 
 
 class Printable(logging.Formatter):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from featstore.errors import StoreError, UsageError
 
@@ -136,6 +136,28 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
     global _requested  # noqa: PLW0603  # signals are the process's own
     _requested = True
     raise KeyboardInterrupt
+
+
+def settle(code: int) -> None:
+    """Let a signal change nothing any more: the command is over and has said how; asked again, it ends at once.
+
+    Raised while the interpreter ends, `KeyboardInterrupt` would be a traceback, and another exit code.
+
+    Parameters
+    ----------
+    code
+        The exit code.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is interrupt:
+            signal.signal(number, partial(_leave, code))
+
+
+def _leave(code: int, _number: int, _frame: FrameType | None) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def was_requested() -> bool:

@@ -1,6 +1,8 @@
 """A signal that a library has lost, or made an error of its own of, ends a command all the same."""
 
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -94,3 +96,45 @@ def test_a_job_that_the_shell_has_made_deaf_to_ctrl_c_stays_so():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+LATE = """
+import atexit, os, signal, sys
+from contextlib import contextmanager
+import typer
+from featstore_cli import main
+
+def ask(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+@contextmanager
+def bars(**_):
+    try:
+        yield
+    finally:
+        ask()
+
+match sys.argv.pop():
+    case "while the interpreter ends":
+        atexit.register(ask)
+    case "behind the command":
+        main.progress_bars = bars
+    case "while typer ends":
+        main.Commands.get_params = lambda *_: ask()
+sys.argv = ["featstore", "recipes"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [("while the interpreter ends", 0), ("behind the command", 130), ("while typer ends", 130)],
+)
+def test_a_signal_before_and_behind_the_command_is_no_traceback(when, code):
+    done = subprocess.run([sys.executable, "-c", LATE, when], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done
+    assert done.stderr == (
+        "featstore: Interrupted.\n           What was finished is kept; the same command goes on from there.\n"
+        if code
+        else ""
+    )
