@@ -642,24 +642,27 @@ normal healthy health negative neg negatives control controls ctrl ctl benign no
 absence well clean clear false background unaffected uninfected unremarkable 0 00 nil without
 gesund gesunde negativ negativer kontrolle kontrollen kein keine keiner ohne unauffällig gutartig nein
 falsch
-sain saine sains normale normaux négatif négative témoin témoins bénin bénigne sans aucun aucune
+sain saine sains normale normaux négatif témoin témoins bénin bénigne sans aucun aucune
 sano sana sanos negativo negativa controles benigno benigna ninguno ninguna sin ausente normali saudável
 controllo controlli nessuno nessuna senza nenhum nenhuma sem não
 正常 健康 阴性 陰性 对照 對照 良性 无 無 没有 沒有 否 対照 なし 異常なし 정상 음성 대조군 없음
 норма здоровый здоровые здоров отрицательный контроль нет здоровий здорові здрав здрава здрави
-zdrowy zdrowa zdrowi prawidłowy prawidłowe ujemny bez zdravý zdravá zdraví zdravy zdravi zdrav zdrava negativní
-kontrola egészséges negatív sănătos sănătoși sanatos sanatosi υγιής υγιείς φυσιολογικό φυσιολογικός αρνητικό
-sağlıklı saglikli hayır yok
+zdrowy zdrowa zdrowi prawidłowy prawidłowe ujemny bez zdravý zdravá zdraví zdrav negativní
+kontrola egészséges sănătos sănătoși υγιής υγιείς φυσιολογικό φυσιολογικός αρνητικό
+sağlıklı hayır yok
 gezond gezonde normaal negatief niet geen nee frisk friska friske rask raske nej nei ikke
 inte ingen terve terveet sehat tidak không khỏe سليم سليمة طبيعي سلبي בריא בריאה שלילי स्वस्थ सामान्य ปกติ ไม่
 健常 健常者 未感染 无病 無病 否定 wildtype wt nilm nevus naevus nevi naevi
 other others rest norm good ok intact undetected sham placebo vehicle
 """  # noqa: RUF001
 
+PLAIN = str.maketrans("\u0131\u0142\u00f8\u0111", "ilod")
+"""Letters that are not taken apart into one and its accent: i without a dot, l, o and d with a stroke."""
+
 
 def _spelling(text: str) -> str:
-    """Small letters, without the accents that capitals often lack; a dotless i has the same capital as any."""
-    apart = unicodedata.normalize("NFKD", text.casefold()).replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+    """Small letters, without the accents and strokes that capitals and plain keyboards often lack."""
+    apart = unicodedata.normalize("NFKD", text.casefold()).translate(PLAIN)
     return unicodedata.normalize("NFC", "".join(c for c in apart if not "\u0300" <= c <= "\u036f"))
 
 

@@ -121,7 +121,14 @@ def test_every_word_of_the_list_is_told_from_a_finding(word, finding):
 
 @pytest.mark.parametrize(
     ("absent", "finding"),
-    [("NEGATIF", "POSITIF"), ("SAGLIKLI", "HASTA"), ("saudavel", "doente"), ("ΥΓΙΗΣ", "ΑΣΘΕΝΗΣ")],
+    [
+        ("NEGATIF", "POSITIF"),
+        ("SAGLIKLI", "HASTA"),
+        ("SA\u011eLIKLI", "HASTA"),
+        ("saudavel", "doente"),
+        ("prawidlowy", "chory"),
+        ("ΥΓΙΗΣ", "ΑΣΘΕΝΗΣ"),
+    ],
 )
 def test_capitals_and_plain_keyboards_leave_out_accents(absent, finding):
     classes = tuple(sorted((absent, finding)))
